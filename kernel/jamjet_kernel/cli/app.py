@@ -1,0 +1,68 @@
+"""The commands of `jamjet`, as a table."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .commands import approvals, dev, executions, plugins, projects, run, validate, workers, workflows
+from .exit_codes import MEANINGS
+from .session import AsJson, Given, RuntimeUrl, Token
+
+_CODES = " · ".join(f"{int(code)} {meaning}" for code, meaning in MEANINGS.items())
+
+app = typer.Typer(
+    help="Write, run and look after durable agent workflows.",
+    epilog=f"Exit codes: {_CODES}.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"jamjet {version('jamjet-runtime')}")
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    context: typer.Context,
+    runtime: RuntimeUrl = None,
+    token: Token = None,
+    json: AsJson = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version of JamJet.")
+    ] = False,
+) -> None:
+    context.obj = Given(runtime, token, json)
+
+
+_PANELS = {
+    "Write": {"init": projects.init, "validate": validate.validate},
+    "Run": {"dev": dev.dev, "run": run.run},
+    "Look": {
+        "list": executions.list_,
+        "inspect": executions.inspect,
+        "events": executions.events,
+        "approvals": approvals.approvals,
+    },
+    "Act": {
+        "approve": approvals.approve,
+        "pause": executions.pause,
+        "resume": executions.resume,
+        "cancel": executions.cancel,
+        "retry": executions.retry,
+        "fork": executions.fork,
+    },
+    "Runtime": {"workflows": workflows.workflows, "workers": workers.workers, "plugins": plugins.plugins},
+}
+
+for panel, commands in _PANELS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)

@@ -1,0 +1,287 @@
+"""The REST contract as methods: what a command asks of a runtime.
+
+Nothing is tried again, save a broken event stream: that goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from .exit_codes import ExitCode
+from .failures import CommandFailed
+
+Json = dict[str, Any]
+Event = dict[str, Any]
+
+TERMINAL_STATUSES = frozenset({"completed", "failed", "cancelled"})
+
+_TIMEOUT = httpx.Timeout(30, connect=5)
+# The server says something every 15 seconds, if only that it is there.
+_STREAM_TIMEOUT = httpx.Timeout(45, connect=5)
+_PAGE = 1000
+_PAUSES_BETWEEN_CONNECTIONS = (0.2, 0.5, 1, 2, 4, 5, 5, 5, 5)
+
+
+class Client:
+    """Raises `CommandFailed` for whatever goes wrong."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        # A proxy of the environment is for the world outside, not for this machine.
+        here: dict[str, httpx.BaseTransport | None] = {
+            "all://127.0.0.1": None,
+            "all://localhost": None,
+            "all://[::1]": None,
+        }
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT, mounts=here)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise _bad_url(url) from error
+
+    def close(self) -> None:
+        self._http.close()
+
+    # Workflows
+
+    def register(self, ir: Json) -> Json:
+        return self._post("/workflows", {"ir": ir})
+
+    def workflows(self) -> Json:
+        return self._pages("/workflows", "workflows")
+
+    def workflow_versions(self, workflow_id: str) -> Json:
+        return self._pages(f"/workflows/{_part(workflow_id)}", "versions")
+
+    def workflow(self, workflow_id: str, version: str) -> Json:
+        return self._get(f"/workflows/{_part(workflow_id)}/{_part(version)}")
+
+    # Executions
+
+    def start(self, workflow_id: str, version: str, input: Json) -> Json:
+        return self._post("/executions", {"workflow_id": workflow_id, "workflow_version": version, "input": input})
+
+    def execution(self, execution_id: str) -> Json:
+        return self._get(_path(execution_id))
+
+    def executions(self, *, status: str | None, workflow_id: str | None, limit: int) -> Json:
+        query = {"status": status, "workflow_id": workflow_id}
+        return self._pages("/executions", "executions", query, limit)
+
+    def events(self, execution_id: str, after: int = 0) -> Iterator[Event]:
+        """The events so far."""
+        while True:
+            page = self._get(_path(execution_id, "events"), {"after": after, "limit": _PAGE})["events"]
+            yield from page
+            if len(page) < _PAGE:
+                return
+            after = page[-1]["sequence"]
+
+    def follow(self, execution_id: str, after: int = 0) -> Iterator[Event]:
+        """Each event once, as they come, until the execution ends."""
+        pauses = iter(_PAUSES_BETWEEN_CONNECTIONS)
+        while True:
+            broken: Exception | None = None
+            try:
+                for event in self._stream(execution_id, after):
+                    after = event["sequence"]
+                    pauses = iter(_PAUSES_BETWEEN_CONNECTIONS)
+                    yield event
+                if self.execution(execution_id)["status"] in TERMINAL_STATUSES:
+                    return
+            except (httpx.TransportError, _Unreachable) as error:
+                broken = error
+            pause = next(pauses, None)
+            if pause is None:
+                raise _unreachable(self.url) from broken
+            time.sleep(pause)
+
+    def cancel(self, execution_id: str, reason: str | None = None) -> Json:
+        return self._post(_path(execution_id, "cancel"), {"reason": reason} if reason else None)
+
+    def pause(self, execution_id: str) -> Json:
+        return self._post(_path(execution_id, "pause"))
+
+    def resume(self, execution_id: str) -> Json:
+        return self._post(_path(execution_id, "resume"))
+
+    def retry(self, execution_id: str) -> Json:
+        return self._post(_path(execution_id, "retry"))
+
+    def fork(self, execution_id: str, *, sequence: int | None, state: Json | None, state_patch: Json | None) -> Json:
+        body = _given(sequence=sequence, state=state, state_patch=state_patch)
+        return self._post(_path(execution_id, "fork"), body)
+
+    # People and events
+
+    def approve(
+        self,
+        execution_id: str,
+        *,
+        decision: str,
+        node_id: str | None = None,
+        user_id: str | None = None,
+        comment: str | None = None,
+        state_patch: Json | None = None,
+    ) -> Json:
+        body = _given(decision=decision, node_id=node_id, user_id=user_id, comment=comment, state_patch=state_patch)
+        return self._post(_path(execution_id, "approve"), body)
+
+    def external_event(self, execution_id: str, correlation_key: str, payload: Any) -> Json:
+        body = {"correlation_key": correlation_key, "payload": payload}
+        return self._post(_path(execution_id, "external-event"), body)
+
+    def approvals(self) -> Json:
+        return self._pages("/approvals", "approvals")
+
+    def workers(self) -> Json:
+        return self._get("/workers")
+
+    # The wire
+
+    def _get(self, path: str, query: Mapping[str, object] | None = None) -> Json:
+        return self._answer("GET", path, params=_given(**(query or {})))
+
+    def _post(self, path: str, body: Json | None = None) -> Json:
+        return self._answer("POST", path, json=body or {})
+
+    def _pages(self, path: str, noun: str, query: Mapping[str, object] | None = None, limit: int | None = None) -> Json:
+        """The pages of a list as one, up to the limit; `next_cursor` is left in when there is more."""
+        found: list[Any] = []
+        cursor = None
+        while True:
+            room = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            page = self._get(path, {**(query or {}), "limit": room, "cursor": cursor})
+            found += page[noun]
+            cursor = page.get("next_cursor")
+            if not cursor or len(found) == limit:
+                return {**page, noun: found}
+
+    def _answer(self, method: str, path: str, **request: Any) -> Json:
+        try:
+            response = self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise _not_answered(self.url, error) from error
+        return self._read(response)
+
+    def _read(self, response: httpx.Response) -> Json:
+        media = _media(response)
+        if response.is_success and isinstance(media, dict):
+            return media
+        raise _refused(self.url, response, media)
+
+    def _stream(self, execution_id: str, after: int) -> Iterator[Event]:
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        url = _path(execution_id, "events")
+        with self._http.stream("GET", url, headers=headers, timeout=_STREAM_TIMEOUT) as response:
+            if not response.is_success:
+                response.read()
+                self._read(response)
+            for data in server_sent(response.iter_lines()):
+                event = json.loads(data)
+                if event["sequence"] > after:
+                    yield event
+
+
+def server_sent(lines: Iterable[str]) -> Iterator[str]:
+    """The data of each server-sent event. Comments, and an event that was cut off, are left out."""
+    data: list[str] = []
+    for line in lines:
+        field, _, value = line.partition(":")
+        if not line and data:
+            yield "\n".join(data)
+            data = []
+        elif field == "data":
+            data.append(value.removeprefix(" "))
+
+
+class _Unreachable(CommandFailed):
+    """Nobody there, or not yet again."""
+
+
+def _unreachable(url: str, why: str = "no runtime answers at") -> _Unreachable:
+    return _Unreachable(
+        f"{why} {url}",
+        hint="start one with `jamjet dev`, or name another with --runtime",
+        code=ExitCode.UNREACHABLE,
+    )
+
+
+def _not_answered(url: str, error: httpx.TransportError) -> CommandFailed:
+    match error:
+        case httpx.UnsupportedProtocol():
+            return _bad_url(url)
+        case httpx.ReadTimeout():
+            return _Unreachable(f"the runtime at {url} did not answer in time", code=ExitCode.UNREACHABLE)
+        case httpx.RemoteProtocolError():
+            return _unreachable(url, "what answers is no JamJet runtime:")
+    return _unreachable(url)
+
+
+def _bad_url(url: str) -> CommandFailed:
+    return CommandFailed(
+        f"{url!r} is not the URL of a runtime", hint="write it like http://127.0.0.1:7700", code=ExitCode.USAGE
+    )
+
+
+def _media(response: httpx.Response) -> object:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _refused(url: str, response: httpx.Response, media: object) -> CommandFailed:
+    if not isinstance(media, dict) or "error" not in media:
+        return _Unreachable(
+            f"what answers at {url} is no JamJet runtime (HTTP {response.status_code})",
+            hint="name another with --runtime",
+            code=ExitCode.UNREACHABLE,
+        )
+    return Refused(response.status_code, media)
+
+
+class Refused(CommandFailed):
+    """The runtime's own word that it does not do this."""
+
+    def __init__(self, status: int, media: Json) -> None:
+        problems = _problems(media)
+        message = str(media["error"])
+        several = len(problems) > 1
+        super().__init__(
+            f"{len(problems)} problems" if several else message,
+            details=problems if several else (),
+            hint="give a token with --token or JAMJET_TOKEN" if status == 401 else None,
+        )
+        self.status = status
+
+
+def _problems(media: Json) -> list[str]:
+    details = media.get("details")
+    problems = details.get("problems") if isinstance(details, dict) else None
+    return [_problem(problem) for problem in problems or []]
+
+
+def _problem(problem: Any) -> str:
+    if not isinstance(problem, dict):
+        return str(problem)
+    place, message = problem.get("place"), problem.get("message")
+    return f"{place}: {message}" if place else str(message)
+
+
+def _given(**values: Any) -> Json:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _path(execution_id: str, *rest: str) -> str:
+    return "/".join(("/executions", _part(execution_id), *rest))
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")

@@ -1,0 +1,1 @@
+"""One module a noun; `app.py` lists what they offer."""

@@ -1,0 +1,105 @@
+"""What a command cannot do, said in one clear line instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from ..errors import JamJetError
+    from ..settings import Settings
+
+
+class CommandFailed(Exception):
+    """`details` are printed below the message, one a line; `hint` says what would work."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        details: Sequence[str] = (),
+        code: ExitCode = ExitCode.FAILED,
+    ) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.details = details
+        self.code = code
+
+
+@contextmanager
+def told_clearly() -> Iterator[None]:
+    """Whatever escapes ends the process with its exit code and a line on stderr."""
+    try:
+        yield
+    except CommandFailed as failure:
+        tell(failure)
+        sys.exit(failure.code)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("JAMJET_DEBUG"):
+            raise
+        translated = _translated(error)
+        tell(translated)
+        sys.exit(translated.code)
+
+
+def tell(failure: CommandFailed) -> None:
+    from .output import problems
+
+    problems.print(f"[bold red]error:[/] {_escaped(str(failure))}", soft_wrap=True)
+    for detail in failure.details:
+        problems.print(f"  {_escaped(detail)}", soft_wrap=True)
+    if failure.hint:
+        problems.print(f"[dim]hint:[/] {_escaped(failure.hint)}", soft_wrap=True)
+
+
+def read_settings(**given: object) -> Settings:
+    """The settings of the environment, with what the command line says instead. Raises `CommandFailed`."""
+    from pydantic import ValidationError
+
+    from ..settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        details = [f"{_setting(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+        raise CommandFailed("a setting is not valid", details=details, code=ExitCode.USAGE) from error
+
+
+def _setting(place: Sequence[int | str]) -> str:
+    name = str(place[0]) if place else "settings"
+    return name if name.isupper() else f"JAMJET_{name.upper()}"
+
+
+def _translated(error: Exception) -> CommandFailed:
+    from ..errors import Invalid, JamJetError
+
+    match error:
+        case Invalid() if len(error.problems) > 1:
+            return CommandFailed(f"{len(error.problems)} problems", details=list(map(str, error.problems)))
+        case JamJetError():
+            return CommandFailed(str(error), details=_listed(error))
+        case OSError():
+            return CommandFailed(str(error))
+    return CommandFailed(
+        f"internal error: {type(error).__name__}: {error}",
+        hint="this is a bug; JAMJET_DEBUG=1 shows where it happened",
+    )
+
+
+def _listed(error: JamJetError) -> list[str]:
+    installed = error.details.get("installed")
+    return [f"installed: {', '.join(map(str, installed))}"] if isinstance(installed, list | tuple) else []
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,251 @@
+"""Answers of the runtime as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.json import JSON
+from rich.table import Table
+from rich.text import Text
+
+from .output import answers
+from .timeline import Event, Row, Timeline, described, duration, instant
+
+Json = Mapping[str, Any]
+
+_STYLES = {
+    "completed": "green",
+    "running": "cyan",
+    "pending": "dim",
+    "skipped": "dim",
+    "waiting": "yellow",
+    "paused": "yellow",
+    "parked": "yellow",
+    "retrying": "magenta",
+    "failed": "bold red",
+    "cancelled": "red",
+}
+_MARKS = {
+    "completed": "✓",
+    "running": "●",
+    "pending": "·",
+    "skipped": "–",
+    "waiting": "◷",
+    "paused": "◷",
+    "parked": "◷",
+    "retrying": "↻",
+    "failed": "✗",
+    "cancelled": "✗",
+}
+
+
+def status(word: str) -> Text:
+    return Text(f"{_MARKS.get(word, '·')} {word}", style=_STYLES.get(word, ""))
+
+
+def executions(answer: Json) -> RenderableType:
+    found = answer["executions"]
+    if not found:
+        return nothing("no executions")
+    table = _table("execution", "workflow", "status", "created", "took")
+    for one in found:
+        table.add_row(
+            whole(one["execution_id"]),
+            one["workflow_id"],
+            status(one["status"]),
+            moment(one["created_at"]),
+            _between(one["created_at"], one.get("completed_at")),
+        )
+    return table
+
+
+def execution(answer: Json, told: Timeline, events: Iterable[Event]) -> RenderableType:
+    """Everything about one: its fields, its state, its nodes, its log."""
+    return Group(
+        fields(answer),
+        heading("state"),
+        JSON.from_data(answer.get("state"), ensure_ascii=False),
+        heading("nodes"),
+        nodes(told),
+        heading("events"),
+        log(events),
+    )
+
+
+def fields(answer: Json) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in answer.items():
+        if name not in ("state", "nodes") and value not in (None, {}, []):
+            grid.add_row(name.replace("_", " "), _field(name, value))
+    return grid
+
+
+def _field(name: str, value: Any) -> RenderableType:
+    if name == "status":
+        return status(str(value))
+    if name == "error":
+        return Text(error_message(value), style="red")
+    if name.endswith("_at") and isinstance(value, str):
+        return moment(value)
+    return JSON.from_data(value, indent=None) if isinstance(value, dict | list) else Text(str(value))
+
+
+def error_message(error: Any) -> str:
+    return str(error.get("message", error) if isinstance(error, Mapping) else error or "")
+
+
+def nodes(told: Timeline) -> RenderableType:
+    if not told.rows:
+        return nothing("no node has run")
+    table = _table("node", "status", "attempts", "took", "")
+    table.columns[2].justify = table.columns[3].justify = "right"
+    for row in told.rows.values():
+        table.add_row(*node_cells(row))
+    return table
+
+
+def node_cells(row: Row) -> tuple[Text, Text, Text, Text, Text]:
+    return (
+        Text(row.node_id, style=_STYLES["pending"] if row.status in ("pending", "skipped") else ""),
+        status(row.status),
+        Text(str(row.attempts or "")),
+        Text(duration(row.duration_ms)),
+        Text(_note(row), style=_STYLES.get(row.status, "dim") if row.note else "dim"),
+    )
+
+
+def _note(row: Row) -> str:
+    count = f"{row.done}/{row.total}" if row.total is not None else ""
+    rounds = f"round {row.rounds}" if row.rounds > 1 else ""
+    return "  ".join(filter(None, (count, rounds, row.note)))
+
+
+def log(events: Iterable[Event]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(style="dim", overflow="fold")
+    for event in events:
+        table.add_row(*event_cells(event))
+    return table
+
+
+def event_cells(event: Event) -> tuple[str, str, Text, str, str]:
+    at = f"{instant(event['created_at']):%H:%M:%S.%f}"[:-3]
+    kind = Text(event["kind"], style=_style_of_kind(event["kind"]))
+    return str(event["sequence"]), at, kind, event.get("node_id") or "", described(event)
+
+
+def event_line(event: Event) -> Text:
+    """One event as it comes; columns of fixed width, so that lines stand below one another."""
+    sequence, at, kind, node_id, detail = event_cells(event)
+    kind.pad_right(max(0, 21 - len(kind)))
+    line = Text.assemble(
+        (f"{sequence:>5}  {at}  ", "dim"), kind, "  ", (f"{node_id:<16}", "bold"), "  ", (detail, "dim")
+    )
+    line.rstrip()
+    return line
+
+
+def _style_of_kind(kind: str) -> str:
+    for part, style in (("Failed", "red"), ("Cancelled", "red"), ("Retr", "magenta"), ("Completed", "green")):
+        if part in kind:
+            return style
+    waits = ("Approval", "Paused", "Parked", "WaitStarted", "Exceeded", "Violation")
+    return "yellow" if any(part in kind for part in waits) else "cyan"
+
+
+def approvals(answer: Json) -> RenderableType:
+    if not answer["approvals"]:
+        return nothing("nothing waits for a person")
+    table = _table("execution", "node", "workflow", "since", "expires", "what is asked")
+    for one in answer["approvals"]:
+        table.add_row(
+            whole(one["execution_id"]),
+            one["node_id"],
+            one.get("workflow_id") or "",
+            moment(one.get("requested_at")),
+            moment(one.get("expires_at")),
+            one.get("description") or one.get("tool") or "",
+        )
+    return table
+
+
+def workflows(answer: Json) -> RenderableType:
+    if not answer["workflows"]:
+        return nothing("no workflows")
+    table = _table("workflow", "version", "registered")
+    for one in answer["workflows"]:
+        version = one.get("latest_version") or one.get("version") or ""
+        table.add_row(one["workflow_id"], version, moment(one.get("created_at")))
+    return table
+
+
+def versions(answer: Json) -> RenderableType:
+    table = _table("version", "registered")
+    for one in answer["versions"]:
+        table.add_row(one["version"], moment(one.get("created_at")))
+    return table
+
+
+def workers(answer: Json) -> RenderableType:
+    if not answer["workers"]:
+        return nothing("no workers")
+    table = _table("worker", "host", "pid", "version", "queues", "running", "started", "last seen")
+    for one in answer["workers"]:
+        table.add_row(
+            whole(one["worker_id"]),
+            str(one.get("host") or ""),
+            str(one.get("pid") or ""),
+            str(one.get("version") or ""),
+            ", ".join(one.get("queues") or ()),
+            str(one.get("running", "")),
+            moment(one.get("started_at")),
+            moment(one.get("last_seen")),
+        )
+    return table
+
+
+def plugins(found: Sequence[Json]) -> RenderableType:
+    if not found:
+        return nothing("no plugins are installed")
+    table = _table("plugin", "module", "distribution", "hooks")
+    for one in found:
+        hooks = Text(", ".join(one["hooks"])) if not one["error"] else Text(one["error"], style="red")
+        origin = " ".join(filter(None, (one["distribution"], one["version"])))
+        table.add_row(Text(one["name"], style="bold"), one["module"], origin, hooks)
+    return table
+
+
+def heading(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
+
+
+def nothing(text: str) -> Text:
+    return Text(text, style="dim")
+
+
+def whole(identifier: str) -> Text:
+    """An id is there to be copied: it is neither cut nor broken."""
+    return Text(identifier, no_wrap=True, overflow="ignore")
+
+
+def moment(text: str | None) -> str:
+    return f"{instant(text):%Y-%m-%d %H:%M:%S}" if text else ""
+
+
+def _between(begin: str, end: str | None) -> str:
+    return duration((instant(end) - instant(begin)).total_seconds() * 1000) if end else ""
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column.upper() if not answers.is_terminal else column, overflow="fold")
+    return table

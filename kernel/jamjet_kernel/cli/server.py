@@ -1,0 +1,265 @@
+"""Starting the server: `jamjet-server`, and what `jamjet dev` shares with it.
+
+Order of a life: bind the port, open the runtime, accept requests, announce; on SIGINT or SIGTERM end the open event
+streams, let requests finish, close the runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import uvicorn
+
+from .exit_codes import ExitCode
+from .failures import CommandFailed, read_settings, told_clearly
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+Announce = Callable[["Settings", str], None]
+Scope = dict[str, Any]
+App = Callable[[Scope, Any, Any], Awaitable[None]]
+
+# Requests are quick or they wait for something that will not come any more; running nodes have a grace of their own.
+_REQUEST_GRACE = 2
+
+
+def main() -> None:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(context_settings={"help_option_names": ["-h", "--help"]})(_serve)
+    with told_clearly():
+        app(prog_name="jamjet-server")
+
+
+def _serve(
+    host: Annotated[str | None, typer.Option("--host", help="A loopback address; else JAMJET_BIND.")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Else JAMJET_PORT, else 7700.")] = None,
+    database_url: Annotated[
+        str | None, typer.Option("--database-url", metavar="URL", help="A path or URL; else DATABASE_URL.")
+    ] = None,
+) -> None:
+    """Serve the JamJet runtime. Everything else is set in the environment (JAMJET_…)."""
+    serve(read_settings(bind=host, port=port, database_url=database_url), announce=_one_line)
+
+
+def serve(settings: Settings, *, announce: Announce) -> None:
+    """Until it is told to stop. `announce` is called once, when requests are taken."""
+    _log_to_stderr(settings.log_level)
+    _import_from_here()
+    with _bound(settings) as listener:
+        actual = settings.model_copy(update=_where(listener, settings))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_run(actual, listener, announce))
+
+
+def database(settings: Settings) -> str:
+    """Where it is, without the password."""
+    scheme, is_url, rest = settings.database_url.partition("://")
+    if not is_url:
+        return os.path.relpath(settings.database_url)
+    credentials, has_credentials, place = rest.rpartition("@")
+    return f"{scheme}://{credentials.partition(':')[0]}{has_credentials}{place}"
+
+
+async def _run(settings: Settings, listener: socket.socket, announce: Announce) -> None:
+    from ..http import create_app
+    from ..runtime import open_runtime
+
+    stop = asyncio.Event()
+    with _signals(stop):
+        async with open_runtime(settings) as runtime:
+            requests = OpenRequests(create_app(runtime))
+            ready = partial(announce, settings, runtime.version)
+            server = Server(_config(requests), stop=stop, requests=requests, ready=ready)
+            await server.serve(sockets=[listener])
+    logging.getLogger("jamjet").info("stopped")
+
+
+def _config(app: App) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_REQUEST_GRACE + 3,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn, told to stop by an event instead of by signals of its own.
+
+    Its own handlers raise the signal again once the sockets are closed, before the runtime is; and its main loop wakes
+    ten times a second to look for one.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, *, stop: asyncio.Event, requests: OpenRequests, ready: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._stop = stop
+        self._requests = requests
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    async def main_loop(self) -> None:
+        while not self._stop.is_set():
+            await self.on_tick(0)  # keeps the Date header right
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), timeout=1)
+        self._requests.end()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class OpenRequests:
+    """The application, with its open requests under control: at the end none waits for what will not come any more."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._streams: dict[asyncio.Task[Any], bool] = {}
+        self._ending = False
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        is_stream = self._streams[task] = _wants_a_stream(scope)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._ending:
+                raise
+            with contextlib.suppress(RuntimeError):  # uvicorn's, where the answer was further on than we thought
+                await (_end_stream(send) if is_stream else _turn_away(send))
+        finally:
+            del self._streams[task]
+
+    def end(self) -> None:
+        """Event streams at once, other requests after their grace."""
+        self._ending = True
+        self._cancel([task for task, is_stream in self._streams.items() if is_stream])
+        asyncio.get_running_loop().call_later(_REQUEST_GRACE, lambda: self._cancel(list(self._streams)))
+
+    def _cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            task.cancel()
+
+
+async def _end_stream(send: Any) -> None:
+    """A proper end instead of a broken connection; the client comes back with its Last-Event-ID."""
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _turn_away(send: Any) -> None:
+    body = b'{"error": "unavailable: the server is stopping", "code": "unavailable", "details": {}}'
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 503, "headers": [*headers, (b"retry-after", b"1")]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _wants_a_stream(scope: Scope) -> bool:
+    return any(name == b"accept" and b"text/event-stream" in value for name, value in scope.get("headers", ()))
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """The first signal asks to stop, the second one does not ask."""
+    loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        if stop.is_set():
+            os._exit(ExitCode.INTERRUPTED)
+        stop.set()
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in handled}
+    for number in handled:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(told))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _bound(settings: Settings) -> Iterator[socket.socket]:
+    """The port, taken but not yet listening: a busy one is told before the database is touched."""
+    address = _loopback(settings.bind)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, settings.port))
+        except OSError as error:
+            raise CommandFailed(
+                f"cannot listen on {address}:{settings.port}: {error.strerror}",
+                hint="another runtime may run there; choose another port with --port or JAMJET_PORT",
+            ) from error
+        yield listener
+
+
+def _where(listener: socket.socket, settings: Settings) -> dict[str, object]:
+    """The port that a wish for any free one led to, and the URL with it."""
+    host, port = listener.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    return {"port": port, "public_url": settings.public_url or f"http://{name}:{port}"}
+
+
+def _loopback(host: str) -> str:
+    try:
+        address = "127.0.0.1" if host == "localhost" else host.strip("[]")
+        if ipaddress.ip_address(address).is_loopback:
+            return address
+    except ValueError:
+        pass
+    raise CommandFailed(
+        f"refusing to listen on {host!r}: this version has no authentication, so it serves loopback only",
+        hint="use 127.0.0.1, ::1 or localhost",
+        code=ExitCode.USAGE,
+    )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on Windows, nor on PyPy
+        return None
+    return uvloop.new_event_loop
+
+
+def _import_from_here() -> None:
+    """Functions that workflows name are found in the current folder too, as other servers' are."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s"
+    )
+    for noisy in ("uvicorn", "httpx", "httpcore", "stevedore"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _one_line(settings: Settings, version: str) -> None:
+    print(f"JamJet Runtime {version} on {settings.url} (database {database(settings)})", flush=True)

@@ -1,0 +1,213 @@
+"""The HTTP application: the table of routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from falcon.asgi import App, Request, Response
+from pydantic import BaseModel
+
+from ..errors import PluginError
+from ..ports import Operation, Route
+from ..runtime import Runtime
+from . import errors
+from . import models as m
+from .approvals import Approvals
+from .docs import Docs
+from .events import Events, Streamed
+from .executions import Executions, encode_view
+from .guard import Guard
+from .health import Health
+from .openapi import OpenApi
+from .workers import Workers
+from .workflows import Workflows
+
+
+def create_app(runtime: Runtime) -> App[Request, Response]:
+    """Raises `PluginError` for a plugin's route that does not fit."""
+    runtime.encode_view = encode_view
+    table: list[Route] = []
+    table += _routes(runtime, OpenApi(runtime, table))
+    table += runtime.routes()
+    app = App(middleware=[Guard(runtime.settings)])
+    errors.install(app)
+    _add(app, table)
+    return app
+
+
+def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
+    health, workers, docs = Health(runtime), Workers(runtime), Docs()
+    workflows, executions = Workflows(runtime), Executions(runtime)
+    events, approvals = Events(runtime), Approvals(runtime)
+    one = "/executions/{execution_id}"
+
+    yield from _tagged(
+        "workflows",
+        Route(
+            "/workflows",
+            workflows,
+            _get("List the workflows", m.Workflows, m.Page)
+            | _post(
+                "Register a workflow",
+                m.RegisteredWorkflow,
+                m.WorkflowRegistration,
+                status=201,
+                description="A version never changes: the same content again is accepted, other content is a 409.",
+            ),
+        ),
+        Route(
+            "/workflows/{workflow_id}",
+            workflows,
+            _get("List a workflow's versions", m.WorkflowVersions, m.Page),
+            "versions",
+        ),
+        Route(
+            "/workflows/{workflow_id}/{version}",
+            workflows,
+            _get("Get a definition", m.WorkflowIr, description="`latest` is a version too."),
+            "ir",
+        ),
+    )
+    yield from _tagged(
+        "executions",
+        Route(
+            "/executions",
+            executions,
+            _get("List executions", m.Executions, m.ExecutionsPage)
+            | _post(
+                "Start an execution",
+                m.StartedExecution,
+                m.ExecutionStart,
+                status=201,
+                description="Once answered, the execution survives whatever happens to the runtime.",
+            ),
+        ),
+        Route(
+            one,
+            executions,
+            _get(
+                "Get an execution",
+                m.Execution,
+                m.ExecutionQuery,
+                description="With `wait`: once it has ended, or as it is after that time.",
+            ),
+            "one",
+        ),
+        Route(f"{one}/cancel", executions, _post("Stop for good", m.ExecutionStatus, m.Cancellation), "cancel"),
+        Route(f"{one}/pause", executions, _post("Let nothing new start", m.ExecutionStatus, m.Nothing), "pause"),
+        Route(f"{one}/resume", executions, _post("Go on after a pause", m.ExecutionStatus, m.Nothing), "resume"),
+        Route(f"{one}/retry", executions, _post("Go on from what failed", m.ExecutionStatus, m.Nothing), "retry"),
+        Route(
+            f"{one}/fork",
+            executions,
+            _post("Start anew from any event, with an edited state", m.ForkedExecution, m.Fork, status=201),
+            "fork",
+        ),
+    )
+    yield from _tagged(
+        "events",
+        Route(
+            f"{one}/events",
+            events,
+            {
+                "GET": Streamed(
+                    "Get or follow the timeline",
+                    "read",
+                    {200: m.Events},
+                    query=m.EventsQuery,
+                    description=Events.__doc__,
+                )
+            },
+        ),
+        Route(
+            f"{one}/external-event",
+            events,
+            _post(
+                "Tell what happened outside",
+                m.Accepted,
+                m.ExternalEvent,
+                description="An event that comes before its wait is kept for it.",
+            ),
+            "external",
+        ),
+    )
+    yield from _tagged(
+        "approvals",
+        Route("/approvals", approvals, _get("List what waits for a person", m.Approvals, m.Page)),
+        Route(
+            f"{one}/approvals",
+            approvals,
+            _get("List what an execution asks a person", m.Approvals, m.Page),
+            "of_execution",
+        ),
+        Route(
+            f"{one}/approve",
+            approvals,
+            _post("Approve or reject", m.Accepted, m.ApprovalDecision, access="decide"),
+            "decision",
+        ),
+    )
+    alive = Operation("Is the runtime there?", "open", {200: m.Health, 503: m.Health})
+    yield from _tagged(
+        "runtime",
+        Route("/health", health, {"GET": alive}),
+        Route("/workers", workers, _get("List the live workers", m.Workers)),
+        Route("/openapi.json", document, _file("Get this document")),
+        Route("/docs", docs, _file("Read this document as a page")),
+        Route("/docs/{asset}", docs, _file("Get a part of that page"), "asset"),
+    )
+
+
+def _get(
+    summary: str,
+    answer: type[BaseModel],
+    query: type[m.Query] | None = None,
+    *,
+    description: str | None = None,
+) -> dict[str, Operation]:
+    return {"GET": Operation(summary, "read", {200: answer}, query=query, description=description)}
+
+
+def _file(summary: str) -> dict[str, Operation]:
+    return {"GET": Operation(summary, "open", {200: None, 304: None})}
+
+
+def _post(
+    summary: str,
+    answer: type[BaseModel],
+    body: type[m.Body],
+    *,
+    status: int = 200,
+    access: str = "write",
+    description: str | None = None,
+) -> dict[str, Operation]:
+    return {"POST": Operation(summary, access, {status: answer}, body=body, description=description)}
+
+
+def _tagged(tag: str, *routes: Route) -> Iterator[Route]:
+    for route in routes:
+        operations = {method: replace(operation, tag=tag) for method, operation in route.operations.items()}
+        yield replace(route, operations=operations)
+
+
+def _add(app: App[Request, Response], table: Iterable[Route]) -> None:
+    taken: set[str] = set()
+    for route in table:
+        if route.path in taken:
+            raise PluginError(f"two routes are offered for {route.path}")
+        taken.add(route.path)
+        _complete(route)
+        app.add_route(route.path, route.resource, suffix=route.suffix)
+
+
+def _complete(route: Route) -> None:
+    """Each operation has its responder, and where there is GET there is HEAD."""
+    suffix = f"_{route.suffix}" if route.suffix else ""
+    for method in route.operations:
+        responder = f"on_{method.lower()}{suffix}"
+        if not callable(getattr(route.resource, responder, None)):
+            kind = type(route.resource).__name__
+            raise PluginError(f"the route {route.path} offers {method}, but {kind} has no {responder}")
+    if "GET" in route.operations and not hasattr(route.resource, f"on_head{suffix}"):
+        setattr(route.resource, f"on_head{suffix}", getattr(route.resource, f"on_get{suffix}"))

@@ -1,0 +1,310 @@
+"""What requests and answers look like.
+
+The same models validate requests and describe the surface in the OpenAPI document. They are kept apart from stored
+events, and answers are written from plain values: no model stands between a stored state and the wire.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SkipValidation, StringConstraints
+
+from ..core.definition import Definition
+from ..core.progress import RunStatus, Status
+
+# Databases store no NUL in a text, and no other control character belongs into a name.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2026-03-12T10:00:00.000Z"])]
+Sequence = Annotated[int, Field(ge=0, le=2**53 - 1)]
+"""Larger integers are not exact in every JSON library, and not storable in every database."""
+
+Object = dict[str, Any]
+
+
+class Body(BaseModel):
+    """Of a request. Nothing unknown is accepted, and nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Query(BaseModel):
+    """The part of a URL behind the question mark."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Problem(Answer):
+    place: str
+    message: str
+
+
+class ErrorDetails(Answer):
+    model_config = ConfigDict(extra="allow")
+
+    problems: list[Problem] = Field([], description="Everything that is wrong with the request, each with its place.")
+
+
+class Error(Answer):
+    error: str = Field(description="What went wrong, for people.", examples=["not found: execution exec_abc123"])
+    code: str = Field(description="What went wrong, for programs.", examples=["not_found"])
+    details: ErrorDetails
+
+
+# Lists
+
+
+class Page(Query):
+    limit: int = Field(50, ge=1, le=1000, description="How many at most.")
+    cursor: str | None = Field(None, description="The `next_cursor` of the page before.")
+
+
+class Listing(Answer):
+    next_cursor: str | None = Field(description="Where the list goes on; null at its end.")
+
+
+# Health and workers
+
+
+class Health(Answer):
+    status: Literal["ok", "unavailable"]
+    version: str = Field(examples=["0.1.1"])
+
+
+class Worker(Answer):
+    worker_id: str
+    host: str
+    pid: int
+    version: str
+    queues: list[str]
+    running: int = Field(description="Nodes that it runs just now.")
+    started_at: Timestamp
+    last_seen: Timestamp
+
+
+class Workers(Answer):
+    workers: list[Worker]
+
+
+# Workflows
+
+
+class WorkflowRegistration(Body):
+    ir: Annotated[Definition, SkipValidation] = Field(
+        description="The definition. The short forms of the workflow reference are understood as well.",
+        examples=[
+            {
+                "workflow_id": "research-agent",
+                "version": "0.1.0",
+                "state_schema": {"query": "str"},
+                "nodes": {"search": {"type": "http", "url": "https://example.com"}},
+                "edges": [{"from": "search", "to": "end"}],
+            }
+        ],
+    )
+
+
+class RegisteredWorkflow(Answer):
+    workflow_id: str = Field(examples=["research-agent"])
+    version: str = Field(examples=["0.1.0"])
+    warnings: list[str] = Field([], description="What is allowed but looks like a slip. Left out when there is none.")
+
+
+class Workflow(Answer):
+    workflow_id: str
+    version: str = Field(description="The latest.")
+    created_at: Timestamp
+
+
+class Workflows(Listing):
+    workflows: list[Workflow]
+
+
+class WorkflowVersion(Answer):
+    version: str
+    created_at: Timestamp
+
+
+class WorkflowVersions(Listing):
+    workflow_id: str
+    versions: list[WorkflowVersion] = Field(description="The latest first.")
+
+
+class WorkflowIr(Answer):
+    """The definition as it was registered."""
+
+    model_config = ConfigDict(extra="allow")
+
+    workflow_id: str
+    version: str
+    nodes: Object
+
+
+# Executions
+
+
+class ExecutionStart(Body):
+    workflow_id: Name = Field(examples=["research-agent"])
+    workflow_version: Name | None = Field(None, description="Default: the latest.", examples=["0.1.0"])
+    input: Object = Field({}, examples=[{"query": "Latest AI agent frameworks?"}])
+
+
+class StartedExecution(Answer):
+    execution_id: str = Field(examples=["exec_a1b2c3d4"])
+
+
+class ExecutionsPage(Page):
+    status: Status | None = None
+    workflow_id: Name | None = None
+    offset: Sequence = Field(
+        0, description="How many to leave out. A cursor is quicker, and exact while the list grows."
+    )
+
+
+class ExecutionSummary(Answer):
+    execution_id: str = Field(examples=["exec_a1b2c3d4"])
+    workflow_id: str = Field(examples=["research-agent"])
+    workflow_version: str = Field(examples=["0.1.0"])
+    status: Status
+    created_at: Timestamp
+    completed_at: Timestamp | None = Field(description="When it ended, however it did.")
+
+
+class Executions(Listing):
+    executions: list[ExecutionSummary] = Field(description="The newest first.")
+
+
+class ExecutionQuery(Query):
+    wait: float = Field(0, ge=0, le=60, description="Seconds to wait for the execution to end before answering.")
+
+
+class Failure(Answer):
+    message: str
+    error_class: str
+    node_id: str | None
+    details: Object
+
+
+class NodeRun(Answer):
+    """Of the items of a map only their numbers are told; their runs are in the timeline."""
+
+    status: RunStatus
+    attempt: int
+    iteration: int = 0
+    error: Failure | None = None
+    available_at: Timestamp | None = Field(None, description="When the next attempt is made.")
+    child_execution_id: str | None = None
+    items: int | None = None
+    items_begun: int | None = None
+    items_done: int | None = None
+
+
+class Parent(Answer):
+    execution_id: str
+    node_id: str
+
+
+class Origin(Answer):
+    execution_id: str
+    sequence: int
+
+
+class Execution(ExecutionSummary):
+    state: Object
+    steps_executed: int
+    input: Object
+    sequence: int = Field(description="Of the last event.")
+    error: Failure | None
+    nodes: dict[str, NodeRun]
+    parent: Parent | None = Field(description="The subgraph node that this execution answers to.")
+    forked_from: Origin | None
+
+
+class Cancellation(Body):
+    reason: str | None = Field(None, max_length=10_000)
+
+
+class Nothing(Body):
+    """No fields; the body may be left out."""
+
+
+class ExecutionStatus(Answer):
+    execution_id: str = Field(examples=["exec_a1b2c3d4"])
+    status: Status
+
+
+class Fork(Body):
+    """From which event the new execution goes on, and with which state."""
+
+    sequence: Annotated[int, Field(ge=1, le=2**53 - 1)] | None = Field(None, description="Default: the last event.")
+    state: Object | None = Field(None, description="The whole state to go on with.")
+    state_patch: Object | None = Field(None, description="A merge patch (RFC 7396) on the state.")
+
+
+class ForkedExecution(Answer):
+    execution_id: str
+    forked_from: Origin
+
+
+# Events
+
+
+class EventsQuery(Query):
+    after: Sequence | None = Field(None, description="Only events with a higher sequence.")
+    limit: int | None = Field(None, ge=1, le=1000, description="How many at most; 1000 when not said.")
+    cursor: str | None = Field(None, description="The `next_cursor` of the page before.")
+
+
+class Event(Answer):
+    sequence: int
+    kind: str = Field(examples=["NodeCompleted"])
+    node_id: str | None
+    created_at: Timestamp
+    data: Object = Field(description="What belongs to the kind. Times in it are milliseconds since the epoch.")
+
+
+class Events(Listing):
+    events: list[Event]
+
+
+class ExternalEvent(Body):
+    correlation_key: Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00]+$")] = Field(
+        examples=["payment-received"]
+    )
+    payload: JsonValue = Field(None, examples=[{"amount": 500, "currency": "USD"}])
+
+
+class Accepted(Answer):
+    execution_id: str = Field(examples=["exec_a1b2c3d4"])
+    accepted: Literal[True]
+
+
+# Approvals
+
+
+class ApprovalDecision(Body):
+    decision: Literal["approved", "rejected"]
+    node_id: Name | None = Field(
+        None, description="Needed where more than one node waits.", examples=["manager-review"]
+    )
+    user_id: Name | None = Field(None, examples=["user-42"])
+    comment: str | None = Field(None, max_length=100_000, examples=["Looks good, proceed."])
+    state_patch: Object | None = Field(None, examples=[{"priority": "high"}])
+
+
+class Approval(Answer):
+    execution_id: str
+    node_id: str
+    workflow_id: str
+    description: str | None
+    tool: str | None = Field(description="The tool that a policy asks approval for.")
+    requested_at: Timestamp
+    expires_at: Timestamp | None
+
+
+class Approvals(Listing):
+    approvals: list[Approval]

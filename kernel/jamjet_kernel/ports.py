@@ -1,0 +1,360 @@
+"""What the kernel asks of plugins: protocols, and the values they exchange.
+
+Times are milliseconds since the epoch, UTC. The tenant is the first argument of every storage method.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic import BaseModel
+
+from .core.events import Usage
+from .core.progress import Status
+from .errors import JamJetError
+
+DEFAULT_TENANT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls, as the server knows it."""
+
+    id: str = "anonymous"
+    tenant_id: str = DEFAULT_TENANT
+    role: str = "operator"
+
+
+# What is stored
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One event of a log, as stored. `body` is the event's own JSON."""
+
+    sequence: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """An execution's row: what lists and compare-and-swap need."""
+
+    execution_id: str
+    workflow_id: str
+    workflow_version: str
+    status: Status
+    sequence: int
+    created_at: int
+    completed_at: int | None = None
+    parent_execution_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A progress as JSON. Loading an execution is its newest snapshot and the events after it."""
+
+    sequence: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """A run that waits for a worker. There is one at most per run, identified by (execution_id, run_id)."""
+
+    execution_id: str
+    run_id: str
+    attempt: int
+    queue: str
+    available_at: int
+    tenant_id: str = DEFAULT_TENANT
+    priority: int = 0
+    lease_owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """At `fire_at` the execution gets a `TimerFired`. Identified by (execution_id, timer_id)."""
+
+    execution_id: str
+    timer_id: str
+    fire_at: int
+    node_id: str | None = None
+    tenant_id: str = DEFAULT_TENANT
+
+
+@dataclass(frozen=True, slots=True)
+class OpenApproval:
+    """A decision that a person owes. Identified by (execution_id, node_id)."""
+
+    execution_id: str
+    node_id: str
+    requested_at: int
+    workflow_id: str
+    description: str | None = None
+    expires_at: int | None = None
+    tool: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An event on its way from one execution to another; deleted by the commit that takes it in."""
+
+    delivery_id: str
+    execution_id: str
+    body: bytes
+    tenant_id: str = DEFAULT_TENANT
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a request with an `Idempotency-Key` led to. `fingerprint` is a hash of the request."""
+
+    key: str
+    fingerprint: str
+    result: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One atomic step of one execution: all of it or nothing.
+
+    `expected` is the sequence before it; 0 creates the execution. Raises `SequenceConflict` when the
+    stored sequence is another one, `KeyTaken` when the receipt's key is there already. `settle` names runs whose
+    work items end, `answered` nodes whose approvals do. Within a commit, deletions come before insertions.
+    """
+
+    tenant_id: str
+    head: Head
+    expected: int
+    events: Sequence[Recorded]
+    enqueue: Sequence[WorkItem] = ()
+    settle: Sequence[str] = ()
+    set_timers: Sequence[Timer] = ()
+    cancel_timers: Sequence[str] = ()
+    ask: Sequence[OpenApproval] = ()
+    answered: Sequence[str] = ()
+    send: Sequence[Delivery] = ()
+    delivered: str | None = None
+    snapshot: Snapshot | None = None
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowVersion:
+    """A registered definition; `ir` is its canonical JSON."""
+
+    workflow_id: str
+    version: str
+    ir: bytes
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is needed to go on with an execution."""
+
+    head: Head
+    snapshot: Snapshot | None
+    events: Sequence[Recorded]
+
+
+class Executions(Protocol):
+    async def load(self, tenant_id: str, execution_id: str, until: int | None = None) -> Loaded | None:
+        """The head, the newest snapshot and the events after it, in one consistent read.
+
+        With `until`: the newest snapshot at or before that sequence, and the events up to it.
+        """
+        ...
+
+    async def head(self, tenant_id: str, execution_id: str) -> Head | None: ...
+
+    async def page(
+        self,
+        tenant_id: str,
+        *,
+        status: Status | None = None,
+        workflow_id: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
+        before: tuple[int, str] | None = None,
+    ) -> list[Head]:
+        """Newest first, by (created_at, execution_id) descending; `before` continues after that pair."""
+        ...
+
+    async def events(self, tenant_id: str, execution_id: str, after: int = 0, limit: int = 1000) -> list[Recorded]: ...
+
+
+class Workflows(Protocol):
+    async def add(self, tenant_id: str, version: WorkflowVersion, receipt: Receipt | None = None) -> bool:
+        """True when it is new, False when the same content is there. Other content raises `Conflict`.
+        The receipt is stored in the same transaction; a taken key raises `KeyTaken`."""
+        ...
+
+    async def get(self, tenant_id: str, workflow_id: str, version: str) -> WorkflowVersion | None: ...
+
+    async def versions(self, tenant_id: str, workflow_id: str) -> list[tuple[str, int]]:
+        """Every (version, created_at), in no order."""
+        ...
+
+    async def page(self, tenant_id: str, *, limit: int = 50, after: str | None = None) -> list[tuple[str, str, int]]:
+        """(workflow_id, version, created_at) of every version of the next `limit` workflows by id."""
+        ...
+
+
+class Work(Protocol):
+    async def pending(self, after: tuple[str, str, str] | None = None, limit: int = 1000) -> list[WorkItem]:
+        """All tenants' work items in the order of (tenant_id, execution_id, run_id), for recovery."""
+        ...
+
+    async def deliveries(self, after: str | None = None, limit: int = 1000) -> list[Delivery]:
+        """All tenants' deliveries by delivery_id, for recovery."""
+        ...
+
+    async def drop_delivery(self, tenant_id: str, delivery_id: str) -> None:
+        """It came too late to matter. Dropping what is not there is fine."""
+        ...
+
+
+class Approvals(Protocol):
+    async def page(
+        self, tenant_id: str, *, execution_id: str | None = None, limit: int = 50, after: tuple[str, str] | None = None
+    ) -> list[OpenApproval]:
+        """What waits for a person, by (execution_id, node_id); `after` continues after that pair."""
+        ...
+
+
+class Timers(Protocol):
+    async def due(self, before: int, limit: int = 1000) -> list[Timer]:
+        """All tenants' timers with `fire_at` <= before, earliest first."""
+        ...
+
+
+class Receipts(Protocol):
+    async def get(self, tenant_id: str, key: str) -> Receipt | None: ...
+
+    async def forget(self, before: int) -> int:
+        """Deletes the receipts made before that time; answers how many."""
+        ...
+
+
+class Storage(Protocol):
+    """A place where commits last.
+
+    `exclusive`: this process alone writes, so what it remembers is what is stored.
+    """
+
+    exclusive: bool
+    executions: Executions
+    workflows: Workflows
+    work: Work
+    approvals: Approvals
+    timers: Timers
+    receipts: Receipts
+
+    async def commit(self, commits: Sequence[Commit]) -> list[JamJetError | None]:
+        """Makes them true in one transaction, in order; answers per commit None or why it was refused.
+
+        A refused commit leaves no trace and does not touch its neighbours, save that later commits of
+        the same execution are refused too (their `expected` is no longer met). When the call returns,
+        what was accepted survives `kill -9` and power loss.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+# Node executors
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResult:
+    """What a node made. Without `state_patch` the default applies: an object output is the patch, anything
+    else is stored under the node's output key or id."""
+
+    output: Any = None
+    state_patch: dict[str, Any] | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True)
+class NodeCall:
+    """One attempt of one node, as its executor sees it.
+
+    `idempotency_key` is the same for all attempts of one run in one iteration: hand it to whatever must not be
+    done twice. `deadline` is seconds on the event loop's clock, or None. `input` is a copy and yours.
+    """
+
+    execution_id: str
+    node_id: str
+    attempt: int
+    config: Any
+    input: Any
+    idempotency_key: str
+    tenant_id: str = DEFAULT_TENANT
+    deadline: float | None = None
+    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("jamjet.node"))
+    emit: Callable[[Any], Awaitable[None]] | None = None
+
+
+@runtime_checkable
+class NodeExecutor(Protocol):
+    """Does the work of one kind of node.
+
+    `config` is the pydantic model of what the kind says in a workflow; a `references` attribute on it
+    (`{"tool_ref": "tools"}`) names fields that refer to the workflow's named configurations. `execute` is awaited
+    on the event loop and must not block it; it answers a `NodeResult`, or raises `NodeFailed` or `RateLimited`. Any
+    other exception fails the attempt as `custom`.
+    """
+
+    kind: str
+
+    @property
+    def config(self) -> type[BaseModel]: ...
+
+    async def execute(self, call: NodeCall) -> NodeResult: ...
+
+
+@runtime_checkable
+class Compute(Protocol):
+    """Where Python functions run. `call` must not block the event loop, whatever the function does.
+
+    `function` is `module:qualified.name`; `isolation` is `thread` or `process`.
+    """
+
+    async def call(self, function: str, input: Any, *, isolation: str, node: NodeCall) -> Any: ...
+
+    async def close(self) -> None: ...
+
+
+# HTTP
+
+
+@dataclass(frozen=True)
+class Route:
+    """One path of the REST surface, with what the OpenAPI document says of it.
+
+    `resource` is a Falcon resource; `suffix` as in `App.add_route`. `operations` are keyed by the HTTP method.
+    """
+
+    path: str
+    resource: object
+    operations: Mapping[str, Operation]
+    suffix: str | None = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`access` is one of `open`, `read`, `write`, `decide`, `admin`; authentication reads it."""
+
+    summary: str
+    access: str
+    answers: Mapping[int, type[BaseModel] | None] = field(default_factory=dict)
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    tag: str = "plugins"
+    description: str | None = None

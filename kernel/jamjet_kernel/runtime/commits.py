@@ -1,0 +1,137 @@
+"""A decision as rows: what one commit stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..core import events as ev
+from ..core import progress as core
+from ..core.decide import (
+    AskPerson,
+    CancelChild,
+    CancelTimer,
+    CloseApproval,
+    Command,
+    Decision,
+    EnqueueWork,
+    SetTimer,
+    SettleWork,
+    StartChild,
+    TellParent,
+)
+from ..core.progress import Progress, timer_node
+from ..ports import Commit, Delivery, OpenApproval, Receipt, Recorded, Snapshot, Timer, WorkItem
+from .live import Live, head_of
+from .world import World
+
+SNAPSHOT_EVERY = 256
+"""Events between snapshots: loading reads fewer than this, and writing one costs little per event."""
+
+
+class Commits:
+    """Work is written already leased to `worker_id`."""
+
+    def __init__(self, world: World, worker_id: str) -> None:
+        self._world = world
+        self._worker_id = worker_id
+
+    def of(self, live: Live, decision: Decision, *, receipt: Receipt | None, delivered: str | None) -> Commit:
+        before, after = live.progress, decision.progress
+        rows = self._rows(live, decision)
+        return Commit(
+            tenant_id=live.tenant_id,
+            head=head_of(after),
+            expected=before.sequence,
+            events=[
+                Recorded(sequence, ev.encode(event))
+                for sequence, event in enumerate(decision.events, before.sequence + 1)
+            ],
+            enqueue=rows.enqueue,
+            settle=rows.settle,
+            set_timers=rows.timers,
+            cancel_timers=rows.cancelled,
+            ask=rows.ask,
+            answered=rows.answered,
+            send=rows.send,
+            delivered=delivered,
+            snapshot=_snapshot(before, after),
+            receipt=receipt,
+        )
+
+    def _rows(self, live: Live, decision: Decision) -> _Rows:
+        rows = _Rows()
+        for command in decision.commands:
+            self._add(rows, live, decision.progress, command)
+        return rows
+
+    def _add(self, rows: _Rows, live: Live, progress: Progress, command: Command) -> None:
+        """A later command takes back an earlier one of the same name: deletions come first in a commit."""
+        tenant_id, execution_id = live.tenant_id, live.execution_id
+        match command:
+            case EnqueueWork(run_id, attempt, available_at, queue):
+                item = WorkItem(execution_id, run_id, attempt, queue, available_at, tenant_id, 0, self._worker_id)
+                rows.enqueue.append(item)
+            case SettleWork(run_id):
+                rows.enqueue[:] = [item for item in rows.enqueue if item.run_id != run_id]
+                rows.settle.append(run_id)
+            case SetTimer(timer_id, fire_at):
+                rows.timers.append(Timer(execution_id, timer_id, fire_at, timer_node(timer_id) or None, tenant_id))
+            case CancelTimer(timer_id):
+                rows.timers[:] = [timer for timer in rows.timers if timer.timer_id != timer_id]
+                rows.cancelled.append(timer_id)
+            case AskPerson(request):
+                rows.ask.append(_open_approval(progress, request))
+            case CloseApproval(node_id):
+                rows.ask[:] = [approval for approval in rows.ask if approval.node_id != node_id]
+                rows.answered.append(node_id)
+            case StartChild() | CancelChild() | TellParent():
+                rows.send.append(self._delivery(tenant_id, execution_id, command))
+
+    def _delivery(self, tenant_id: str, execution_id: str, command: StartChild | CancelChild | TellParent) -> Delivery:
+        event: ev.Event
+        match command:
+            case StartChild(run_id, started):
+                target = started.child_execution_id
+                event = ev.WorkflowStarted(
+                    at=0,
+                    execution_id=target,
+                    workflow_id=started.workflow_id,
+                    workflow_version=started.workflow_version or "",
+                    input=started.input,
+                    parent=ev.Parent(execution_id, run_id),
+                )
+            case CancelChild(target):
+                event = ev.WorkflowCancelled(at=0, reason=f"its parent {execution_id} does not wait for it any more")
+            case TellParent(parent, news):
+                target, event = parent.execution_id, news
+        return Delivery(self._world.new_id("dlv"), target, ev.encode(event), tenant_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    enqueue: list[WorkItem] = field(default_factory=list)
+    settle: list[str] = field(default_factory=list)
+    timers: list[Timer] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    ask: list[OpenApproval] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)
+    send: list[Delivery] = field(default_factory=list)
+
+
+def _snapshot(before: Progress, after: Progress) -> Snapshot | None:
+    marked = after.boundary > before.boundary
+    if marked or after.sequence // SNAPSHOT_EVERY > before.sequence // SNAPSHOT_EVERY:
+        return Snapshot(after.sequence, core.encode(after))
+    return None
+
+
+def _open_approval(progress: Progress, request: ev.ApprovalRequested) -> OpenApproval:
+    return OpenApproval(
+        execution_id=progress.execution_id,
+        node_id=request.node_id or "",
+        requested_at=request.at,
+        workflow_id=progress.workflow_id,
+        description=request.description,
+        expires_at=request.expires_at,
+        tool=request.tool,
+    )

@@ -1,0 +1,101 @@
+"""Group commit: many records, one transaction.
+
+Whoever writes waits; the journal hands everything that waits to the storage at once. There is no artificial delay:
+while one batch is being made durable, the next one gathers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..core.decide import Decision
+from ..errors import JamJetError, SequenceConflict, StorageError
+from ..ports import Commit, Storage
+from .live import Live
+
+log = logging.getLogger("jamjet.journal")
+
+MAX_BATCH = 1000
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One decision on its way to the disk."""
+
+    commit: Commit
+    live: Live
+    decision: Decision
+    done: asyncio.Future[None]
+
+
+class Journal:
+    """`committed` is called on the event loop for each entry, in order, before its writer resumes."""
+
+    def __init__(self, storage: Storage, committed: Callable[[Entry], None]) -> None:
+        self._storage = storage
+        self._committed = committed
+        self._waiting: list[Entry] = []
+        self._writing: list[Entry] = []
+        self._wake = asyncio.Event()
+
+    async def write(self, commit: Commit, live: Live, decision: Decision) -> None:
+        """Returns when it is durable. Raises what the storage refused it for."""
+        entry = Entry(commit, live, decision, asyncio.get_running_loop().create_future())
+        self._waiting.append(entry)
+        self._wake.set()
+        # A writer that is cancelled takes only its ears away: the entry is on its way all the same.
+        await entry.done
+
+    async def run(self) -> None:
+        """Writes until it is cancelled; `drain` before that, or writers wait for ever."""
+        while True:
+            await self._wake.wait()
+            self._writing, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            if not self._waiting:
+                self._wake.clear()
+            await self._write(self._writing)
+            self._writing = []
+
+    async def drain(self) -> None:
+        """Returns when nothing waits to be written."""
+        while entries := [*self._writing, *self._waiting]:
+            await asyncio.wait([entry.done for entry in entries])
+
+    async def _write(self, batch: list[Entry]) -> None:
+        for entry in batch:
+            if entry.live.is_stale:
+                self._tell(entry, SequenceConflict())
+        batch = [entry for entry in batch if not entry.live.is_stale]
+        if not batch:
+            return
+        outcomes: list[JamJetError | None]
+        try:
+            outcomes = await self._storage.commit([entry.commit for entry in batch])
+        except JamJetError as error:
+            outcomes = [error] * len(batch)
+        except Exception as error:  # a storage's bug must not end the journal
+            outcomes = [StorageError(f"the storage broke: {error!r}")] * len(batch)
+        for entry, refusal in zip(batch, outcomes, strict=True):
+            self._tell(entry, refusal)
+
+    def _tell(self, entry: Entry, error: JamJetError | None) -> None:
+        if error is None:
+            self._carry_out(entry)
+        else:
+            entry.live.is_stale = True
+        if entry.done.cancelled():
+            return
+        if error is None:
+            entry.done.set_result(None)
+        else:
+            entry.done.set_exception(error)
+            entry.done.exception()  # a writer that left does not make it an unheard one
+
+    def _carry_out(self, entry: Entry) -> None:
+        try:
+            self._committed(entry)
+        except Exception:  # a bug there must not take every other execution's commits with it
+            log.exception("what %s needs after its commit could not be started", entry.live.execution_id)

@@ -1,0 +1,143 @@
+"""Executions in memory.
+
+A running execution's progress stays here, so a step costs no read. `progress` is what was decided last, `committed`
+what is durable; only the second is shown or acted on. Correctness does not lean on any of it: each commit compares
+the stored sequence, and who loses forgets its copy and loads again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import islice
+from typing import TypeAlias
+
+from ..core import events as ev
+from ..core import progress as core
+from ..core.graph import Graph
+from ..core.progress import Progress
+from ..errors import NotFound
+from ..ports import Head, Loaded, Storage
+from .workflows import WorkflowCache
+
+Key: TypeAlias = tuple[str, str]
+"""(tenant_id, execution_id)"""
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    tenant_id: str
+    execution_id: str
+    graph: Graph
+    progress: Progress
+    committed: Progress
+    head: Head
+    in_flight: int = 0
+    #: A commit of this copy was refused: what was decided after it is void, even if a sequence should fit again.
+    is_stale: bool = False
+    answer: bytes | None = None
+    watchers: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def watch(self) -> asyncio.Future[None]:
+        """Resolves at the next commit."""
+        watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.watchers.add(watcher)
+        watcher.add_done_callback(self.watchers.discard)
+        return watcher
+
+    def commit(self, progress: Progress, head: Head) -> None:
+        self.committed, self.head, self.answer = progress, head, None
+        for watcher in tuple(self.watchers):
+            if not watcher.done():
+                watcher.set_result(None)
+
+    async def becomes_durable(self, progress: Progress) -> bool:
+        """Answers once it is known. False: a commit of this copy was refused."""
+        while self.committed.sequence < progress.sequence and not self.is_stale:
+            await self.watch()
+        return not self.is_stale
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.in_flight and not self.watchers
+
+
+def replay(loaded: Loaded) -> Progress:
+    """What the stored log adds up to."""
+    begun = core.decode(loaded.snapshot.body) if loaded.snapshot else Progress()
+    return reduce(core.evolve, (ev.decode(recorded.body) for recorded in loaded.events), begun)
+
+
+class LiveExecutions:
+    """At most `limit` of them; those in use stay, whatever the limit."""
+
+    def __init__(self, storage: Storage, workflows: WorkflowCache, limit: int) -> None:
+        self._storage = storage
+        self._workflows = workflows
+        self._limit = limit
+        self._lives: OrderedDict[Key, Live] = OrderedDict()
+        self._loading: dict[Key, asyncio.Task[Live]] = {}
+
+    def __len__(self) -> int:
+        return len(self._lives)
+
+    def peek(self, tenant_id: str, execution_id: str) -> Live | None:
+        return self._lives.get((tenant_id, execution_id))
+
+    async def get(self, tenant_id: str, execution_id: str) -> Live:
+        """Raises `NotFound`."""
+        key = (tenant_id, execution_id)
+        if (live := self._lives.get(key)) is not None:
+            self._lives.move_to_end(key)
+            return live
+        # Two loads of one execution would race each other for every commit.
+        if (task := self._loading.get(key)) is None:
+            task = self._loading[key] = asyncio.create_task(self._load(tenant_id, execution_id))
+            task.add_done_callback(lambda _: self._loading.pop(key, None))
+        return await asyncio.shield(task)
+
+    def add(self, live: Live) -> None:
+        self._lives[live.tenant_id, live.execution_id] = live
+        if len(self._lives) > self._limit:
+            self._evict()
+
+    def forget(self, live: Live) -> None:
+        """The copy is not what is stored."""
+        live.is_stale = True
+        if self._lives.get((live.tenant_id, live.execution_id)) is live:
+            del self._lives[live.tenant_id, live.execution_id]
+        live.commit(live.committed, live.head)
+
+    async def _load(self, tenant_id: str, execution_id: str) -> Live:
+        loaded = await self._storage.executions.load(tenant_id, execution_id)
+        if loaded is None:
+            raise NotFound(f"execution {execution_id}")
+        head = loaded.head
+        graph = await self._workflows.get(tenant_id, head.workflow_id, head.workflow_version)
+        progress = replay(loaded)
+        assert progress.sequence == head.sequence, f"the log of {execution_id} ends before its head"
+        live = Live(tenant_id, execution_id, graph, progress, progress, head)
+        self.add(live)
+        return live
+
+    def _evict(self) -> None:
+        """Those that were not used for longest, a tenth at a time, but not the newest."""
+        excess = len(self._lives) - max(1, self._limit * 9 // 10)
+        idle = (key for key, live in self._lives.items() if live.is_idle)
+        for key in list(islice(idle, excess)):
+            del self._lives[key]
+
+
+def head_of(progress: Progress) -> Head:
+    return Head(
+        execution_id=progress.execution_id,
+        workflow_id=progress.workflow_id,
+        workflow_version=progress.workflow_version,
+        status=progress.status,
+        sequence=progress.sequence,
+        created_at=progress.started_at,
+        completed_at=progress.ended_at,
+        parent_execution_id=progress.parent.execution_id if progress.parent else None,
+    )

@@ -1,0 +1,112 @@
+"""From settings to a runtime that runs, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.metadata
+import logging
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+from .. import plugins
+from ..settings import Settings
+from .runtime import Runtime
+from .world import World
+
+log = logging.getLogger("jamjet.runtime")
+
+DISTRIBUTION = "jamjet-runtime"
+
+
+@asynccontextmanager
+async def open_runtime(
+    settings: Settings | None = None, *, world: World | None = None, extra_plugins: Iterable[object] = ()
+) -> AsyncIterator[Runtime]:
+    """A runtime that has taken up whatever it was doing before it stopped. Raises `PluginError`.
+
+    `extra_plugins` need no entry point: what a program that embeds the runtime brings of its own.
+    """
+    settings = settings or Settings()
+    manager = plugins.load(settings)
+    for plugin in extra_plugins:
+        manager.register(plugin)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_patient_garbage_collection())
+        compute = plugins.open_compute(manager, settings)
+        stack.push_async_callback(compute.close)
+        executors = plugins.node_executors(manager, settings, compute)
+        for executor in executors.values():
+            if close := getattr(executor, "close", None):
+                stack.push_async_callback(close)
+        storage = plugins.open_storage(manager, settings)
+        stack.push_async_callback(storage.close)
+        version = importlib.metadata.version(DISTRIBUTION)
+        runtime = Runtime(settings, storage, manager, executors, version=version, world=world)
+        await _run(stack, runtime.journal.run())
+        stack.push_async_callback(runtime.journal.drain)
+        stack.push_async_callback(runtime.deliveries.stop)
+        stack.push_async_callback(runtime.worker.stop, settings.shutdown_grace)
+        await _recover(runtime)
+        await _run(stack, runtime.alarms.run(lambda until: _refill(runtime, until)))
+        for contributed in manager.hook.lifespans(runtime=runtime):
+            for lifespan in contributed:
+                await stack.enter_async_context(lifespan)
+        runtime.ready = True
+        try:
+            yield runtime
+        finally:
+            runtime.ready = False
+
+
+@contextmanager
+def _patient_garbage_collection() -> Iterator[None]:
+    """Progress is plain data without cycles, made and dropped by the thousand: looking through all of it at
+    the default pace costs a quarter of the throughput (measured with 1,000 executions at once)."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+async def _run(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(work)
+
+    async def end() -> None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(end)
+
+
+async def _recover(runtime: Runtime) -> None:
+    """Takes up the work and the deliveries that were under way. They are all ours: one process owns the storage."""
+    work, deliveries = 0, 0
+    last: tuple[str, str, str] | None = None
+    while items := await runtime.storage.work.pending(last):
+        for item in items:
+            runtime.start_work(item)
+        work += len(items)
+        last = (items[-1].tenant_id, items[-1].execution_id, items[-1].run_id)
+    after: str | None = None
+    while found := await runtime.storage.work.deliveries(after):
+        for delivery in found:
+            runtime.deliveries.send(delivery)
+        deliveries += len(found)
+        after = found[-1].delivery_id
+    if work or deliveries:
+        log.info("going on with %d nodes and %d deliveries", work, deliveries)
+
+
+async def _refill(runtime: Runtime, until: int) -> None:
+    limit = 1000
+    while len(timers := await runtime.storage.timers.due(until, limit)) == limit:
+        limit *= 2
+    for timer in timers:
+        runtime.set_timer(timer)
+    day = runtime.settings.receipt_hours * 3_600_000
+    await runtime.storage.receipts.forget(runtime.world.now() - day)

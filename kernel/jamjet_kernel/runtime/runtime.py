@@ -1,0 +1,589 @@
+"""The door, and the use cases that lead to it.
+
+Whatever happens to an execution is an event that enters by `Runtime.record`: the core decides what follows, the
+journal makes it durable, and only then is it acted on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from pluggy import PluginManager
+
+from ..core import events as ev
+from ..core import progress as core
+from ..core.decide import (
+    decide,
+)
+from ..core.definition import Subgraph
+from ..core.graph import Graph, parse
+from ..core.progress import Progress, Status
+from ..errors import (
+    Conflict,
+    Invalid,
+    InvalidTransition,
+    JamJetError,
+    KeyTaken,
+    NotFound,
+    Problem,
+    SequenceConflict,
+    StorageError,
+)
+from ..ports import (
+    Head,
+    NodeExecutor,
+    OpenApproval,
+    Principal,
+    Receipt,
+    Recorded,
+    Route,
+    Storage,
+    Timer,
+    WorkflowVersion,
+    WorkItem,
+)
+from ..settings import Settings
+from .alarms import HORIZON, Alarms
+from .commits import Commits
+from .deliveries import Deliveries
+from .journal import Entry, Journal
+from .live import Live, LiveExecutions, head_of, replay
+from .worker import Worker
+from .workflows import WorkflowCache, in_order
+from .world import RealWorld, World
+
+log = logging.getLogger("jamjet.runtime")
+
+RACES = 20
+"""Lost in a row, something is wrong that trying again does not mend."""
+
+KEEP_ALIVE = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """An `Idempotency-Key`, and a hash of the request that it came with."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    workflow_id: str
+    version: str
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An execution as it is stored."""
+
+    head: Head
+    progress: Progress
+
+
+class Runtime:
+    """Made by `open_runtime`, which also runs its tasks."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        storage: Storage,
+        plugins: PluginManager,
+        executors: Mapping[str, NodeExecutor],
+        *,
+        version: str,
+        world: World | None = None,
+    ) -> None:
+        self.settings = settings
+        self.storage = storage
+        self.plugins = plugins
+        self.executors = executors
+        self.version = version
+        self.world = world or RealWorld()
+        self.worker_id = self.world.new_id("worker")
+        self.ready = False
+        self.encode_view: Callable[[View], bytes] | None = None
+        self._started_at = self.world.now()
+        self._env = {name: os.environ[name] for name in settings.env_names if name in os.environ}
+        self._observers = bool(plugins.hook.events_recorded.get_hookimpls())
+        self._kinds = {kind: executor.config for kind, executor in executors.items()}
+        self.workflow_cache = WorkflowCache(storage, self._kinds)
+        self.lives = LiveExecutions(storage, self.workflow_cache, settings.live_executions)
+        self.journal = Journal(storage, self._committed)
+        self._commits = Commits(self.world, self.worker_id)
+        self.alarms = Alarms(self.world)
+        self.worker = Worker(self, executors, self._env, settings.concurrency)
+        self.deliveries = Deliveries(self)
+
+    # The door
+
+    async def record(
+        self,
+        tenant_id: str,
+        execution_id: str,
+        event: ev.Event,
+        *,
+        receipt: Receipt | None = None,
+        delivered: str | None = None,
+    ) -> None:
+        """Returns when the event and all that follows from it are durable. The time is put on it here.
+
+        Raises `NotFound`, `InvalidTransition` or another `Conflict`, `Invalid`, `StorageError`.
+        """
+        for _ in range(RACES):
+            live = await self.lives.get(tenant_id, execution_id)
+            try:
+                return await self._advance(live, event, receipt, delivered)
+            except SequenceConflict:
+                continue
+        raise StorageError(f"execution {execution_id} is changed by others faster than this could be recorded")
+
+    async def _advance(self, live: Live, event: ev.Event, receipt: Receipt | None, delivered: str | None) -> None:
+        if live.is_stale:
+            self.lives.forget(live)
+            raise SequenceConflict
+        stamped = msgspec.structs.replace(event, at=self.world.now())
+        try:
+            decision = decide(live.graph, live.progress, stamped, self._env)
+        except JamJetError:
+            # A refusal is final for the work or the delivery behind it, so it must rest on what is durable.
+            if await live.becomes_durable(live.progress):
+                raise
+            raise SequenceConflict from None
+        commit = self._commits.of(live, decision, receipt=receipt, delivered=delivered)
+        live.progress = decision.progress
+        live.in_flight += 1
+        try:
+            await self.journal.write(commit, live, decision)
+        except JamJetError:
+            self.lives.forget(live)
+            raise
+        finally:
+            live.in_flight -= 1
+
+    def _committed(self, entry: Entry) -> None:
+        """What was decided is durable: it is shown, and carried out."""
+        live, commit = entry.live, entry.commit
+        live.commit(entry.decision.progress, commit.head)
+        for run_id in commit.settle:
+            self.worker.withdraw(live.tenant_id, live.execution_id, run_id)
+        for item in commit.enqueue:
+            self.start_work(item)
+        for timer_id in commit.cancel_timers:
+            self.alarms.cancel((live.tenant_id, live.execution_id, timer_id))
+        for timer in commit.set_timers:
+            self.set_timer(timer)
+        for delivery in commit.send:
+            self.deliveries.send(delivery)
+        self._tell_observers(live, entry.decision.events)
+
+    def _tell_observers(self, live: Live, events: Sequence[ev.Event]) -> None:
+        if not self._observers:
+            return
+        try:
+            self.plugins.hook.events_recorded(tenant_id=live.tenant_id, execution_id=live.execution_id, events=events)
+        except Exception:  # an observer cannot veto
+            log.exception("a plugin's events_recorded failed")
+
+    def start_work(self, item: WorkItem) -> None:
+        """Runs it now, or when it is due."""
+        if item.available_at <= self.world.now():
+            self.worker.dispatch(item)
+        else:
+            key = (item.tenant_id, item.execution_id, item.run_id, "work")
+            self.alarms.set(key, item.available_at, lambda: self.worker.dispatch(item))
+
+    def set_timer(self, timer: Timer) -> None:
+        """When it is due soon; what is due later is found by a later look at the storage."""
+        if timer.fire_at > self.world.now() + HORIZON:
+            return
+        key = (timer.tenant_id, timer.execution_id, timer.timer_id)
+        self.alarms.set(key, timer.fire_at, lambda: self.deliveries.fire(timer))
+
+    # Workflows
+
+    async def register(self, principal: Principal, ir: Any, *, once: Once | None = None) -> Registration:
+        """Raises `Invalid` with all problems, `Conflict` when the version has other content."""
+        graph = parse(ir, self._kinds)
+        await self._check_references(principal, graph)
+        definition = graph.definition
+        stored = WorkflowVersion(definition.workflow_id, definition.version, msgspec.json.encode(ir), self.world.now())
+
+        async def add(receipt: Receipt | None) -> None:
+            try:
+                await self.storage.workflows.add(principal.tenant_id, stored, receipt)
+                self.workflow_cache.added(principal.tenant_id, stored.workflow_id)
+            except KeyTaken:
+                raise
+            except Conflict:
+                await self._check_same(principal, stored)
+
+        await self._once(principal, once, f"{stored.workflow_id}@{stored.version}", add)
+        return Registration(stored.workflow_id, stored.version, _warnings(graph))
+
+    async def _check_same(self, principal: Principal, offered: WorkflowVersion) -> None:
+        """The same content may be written with its keys in another order."""
+        found = await self.storage.workflows.get(principal.tenant_id, offered.workflow_id, offered.version)
+        if found is None or msgspec.json.decode(found.ir) != msgspec.json.decode(offered.ir):
+            raise Conflict(
+                f"workflow {offered.workflow_id} version {offered.version} is registered with other content;"
+                " a version never changes: give this one a new number"
+            )
+
+    async def _check_references(self, principal: Principal, graph: Graph) -> None:
+        problems = []
+        for node in graph.nodes.values():
+            config = (node.body or node).config
+            if isinstance(config, Subgraph) and config.workflow_ref != graph.definition.workflow_id:
+                try:
+                    await self._version(principal, config.workflow_ref, config.workflow_version)
+                except NotFound as missing:
+                    place = f"nodes.{node.id}.kind.workflow_ref"
+                    problems.append(Problem(place, f"there is no {missing}; register it first"))
+        if problems:
+            raise Invalid(problems)
+
+    async def _version(self, principal: Principal, workflow_id: str, version: str | None) -> str:
+        """The version that is meant, once it is known to be there."""
+        if version in (None, "", "latest"):
+            return await self.workflow_cache.latest(principal.tenant_id, workflow_id)
+        assert version is not None
+        await self.workflow_cache.get(principal.tenant_id, workflow_id, version)
+        return version
+
+    async def workflows(
+        self, principal: Principal, *, limit: int = 50, after: str | None = None
+    ) -> list[tuple[str, str, int]]:
+        return await self.storage.workflows.page(principal.tenant_id, limit=limit, after=after)
+
+    async def workflow_versions(self, principal: Principal, workflow_id: str) -> list[tuple[str, int]]:
+        """Latest first. Raises `NotFound`."""
+        found = dict(await self.storage.workflows.versions(principal.tenant_id, workflow_id))
+        if not found:
+            raise NotFound(f"workflow {workflow_id}")
+        return [(version, found[version]) for version in in_order(found)]
+
+    async def workflow_ir(self, principal: Principal, workflow_id: str, version: str | None) -> bytes:
+        """The IR as it was registered, in JSON. Raises `NotFound`."""
+        wanted = await self._version(principal, workflow_id, version)
+        stored = await self.storage.workflows.get(principal.tenant_id, workflow_id, wanted)
+        if stored is None:
+            raise NotFound(f"workflow {workflow_id} version {wanted}")
+        return stored.ir
+
+    # Executions
+
+    async def start(
+        self,
+        principal: Principal,
+        workflow_id: str,
+        workflow_version: str | None,
+        input: dict[str, Any],
+        *,
+        once: Once | None = None,
+    ) -> str:
+        """The new execution's id. Raises `NotFound`, and `Invalid` when the input does not fit."""
+        version = await self._version(principal, workflow_id, workflow_version)
+        execution_id = self.world.new_id("exec")
+        event = ev.WorkflowStarted(
+            at=0,
+            execution_id=execution_id,
+            workflow_id=workflow_id,
+            workflow_version=version,
+            input=input,
+            actor=principal.id,
+        )
+
+        async def begin(receipt: Receipt | None) -> None:
+            await self.begin(principal.tenant_id, event, receipt=receipt)
+
+        return await self._once(principal, once, execution_id, begin)
+
+    async def begin(
+        self,
+        tenant_id: str,
+        event: ev.WorkflowStarted,
+        *,
+        receipt: Receipt | None = None,
+        delivered: str | None = None,
+    ) -> None:
+        """Creates the execution. Raises `SequenceConflict` when it is there already."""
+        graph = await self.workflow_cache.get(tenant_id, event.workflow_id, event.workflow_version)
+        nothing = Progress(execution_id=event.execution_id)
+        live = Live(tenant_id, event.execution_id, graph, nothing, nothing, head_of(nothing))
+        self.lives.add(live)
+        try:
+            await self._advance(live, event, receipt, delivered)
+        except JamJetError:
+            self.lives.forget(live)
+            raise
+
+    async def execution(self, principal: Principal, execution_id: str) -> View:
+        """Raises `NotFound`."""
+        live = await self._committed_live(principal, execution_id)
+        return View(live.head, live.committed)
+
+    async def execution_json(self, principal: Principal, execution_id: str) -> bytes:
+        """What `encode_view` makes of it, kept until the next commit. Raises `NotFound`."""
+        assert self.encode_view is not None
+        live = await self._committed_live(principal, execution_id)
+        if live.answer is None:
+            live.answer = self.encode_view(View(live.head, live.committed))
+        return live.answer
+
+    async def _committed_live(self, principal: Principal, execution_id: str) -> Live:
+        live = await self.lives.get(principal.tenant_id, execution_id)
+        if live.committed.sequence == 0:  # its first commit is still on its way
+            raise NotFound(f"execution {execution_id}")
+        return live
+
+    async def wait(self, principal: Principal, execution_id: str, seconds: float) -> View:
+        """The execution once it has ended, or as it is after the time. Raises `NotFound`."""
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    live = await self._committed_live(principal, execution_id)
+                    if live.committed.is_terminal:
+                        break
+                    await live.watch()
+        except TimeoutError:
+            pass
+        return await self.execution(principal, execution_id)
+
+    async def executions(
+        self,
+        principal: Principal,
+        *,
+        status: Status | None = None,
+        workflow_id: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
+        before: tuple[int, str] | None = None,
+    ) -> list[Head]:
+        return await self.storage.executions.page(
+            principal.tenant_id, status=status, workflow_id=workflow_id, limit=limit, offset=offset, before=before
+        )
+
+    async def events(
+        self, principal: Principal, execution_id: str, *, after: int = 0, limit: int = 1000
+    ) -> list[Recorded]:
+        """Raises `NotFound`."""
+        await self._committed_live(principal, execution_id)
+        return await self.storage.executions.events(principal.tenant_id, execution_id, after, limit)
+
+    async def follow(
+        self, principal: Principal, execution_id: str, *, after: int = 0
+    ) -> AsyncIterator[Recorded | None]:
+        """Each committed event once, as it comes, until the execution has ended; None when it was quiet for a while."""
+        while True:
+            live = await self._committed_live(principal, execution_id)
+            change = live.watch()
+            for recorded in await self.storage.executions.events(principal.tenant_id, execution_id, after):
+                yield recorded
+                after = recorded.sequence
+            if after < live.committed.sequence:
+                change.cancel()
+                continue
+            if live.committed.is_terminal:
+                change.cancel()
+                return
+            try:
+                async with asyncio.timeout(KEEP_ALIVE):
+                    await change
+            except TimeoutError:
+                yield None
+
+    async def cancel(
+        self, principal: Principal, execution_id: str, *, reason: str | None = None, once: Once | None = None
+    ) -> None:
+        """Cancelling what is cancelled changes nothing. Raises `Conflict` when it has ended otherwise."""
+        try:
+            event = ev.WorkflowCancelled(at=0, reason=reason, actor=principal.id)
+            await self._happen(principal, execution_id, event, once)
+        except InvalidTransition:
+            if (await self.execution(principal, execution_id)).head.status is not Status.CANCELLED:
+                raise
+
+    async def pause(self, principal: Principal, execution_id: str, *, once: Once | None = None) -> None:
+        event = ev.WorkflowPaused(at=0, reason="requested", actor=principal.id)
+        await self._happen(principal, execution_id, event, once)
+
+    async def resume(self, principal: Principal, execution_id: str, *, once: Once | None = None) -> None:
+        event = ev.WorkflowResumed(at=0, reason="requested", actor=principal.id)
+        await self._happen(principal, execution_id, event, once)
+
+    async def retry(self, principal: Principal, execution_id: str, *, once: Once | None = None) -> None:
+        """A failed execution goes on from what failed."""
+        await self._happen(principal, execution_id, ev.WorkflowRetried(at=0, actor=principal.id), once)
+
+    async def approve(
+        self,
+        principal: Principal,
+        execution_id: str,
+        *,
+        decision: str,
+        node_id: str | None = None,
+        user_id: str | None = None,
+        comment: str | None = None,
+        state_patch: dict[str, Any] | None = None,
+        once: Once | None = None,
+    ) -> None:
+        event = ev.ApprovalReceived(
+            at=0,
+            node_id=node_id,
+            decision=decision,
+            user_id=user_id,
+            comment=comment,
+            state_patch=state_patch,
+            actor=principal.id,
+        )
+        await self._happen(principal, execution_id, event, once)
+
+    async def external_event(
+        self,
+        principal: Principal,
+        execution_id: str,
+        *,
+        correlation_key: str,
+        payload: Any = None,
+        once: Once | None = None,
+    ) -> None:
+        event = ev.ExternalEventReceived(at=0, correlation_key=correlation_key, payload=payload, actor=principal.id)
+        await self._happen(principal, execution_id, event, once)
+
+    async def fork(
+        self,
+        principal: Principal,
+        execution_id: str,
+        *,
+        sequence: int | None = None,
+        state: dict[str, Any] | None = None,
+        state_patch: dict[str, Any] | None = None,
+        once: Once | None = None,
+    ) -> str:
+        """A new execution that goes on from an event of another, with an edited state."""
+        await self._committed_live(principal, execution_id)
+        source, sequence = await self._at(principal, execution_id, sequence)
+        edited = source.state if state is None else state
+        progress, rerun = core.branched(source, core.merge(edited, state_patch or {}))
+        new_id = self.world.new_id("exec")
+        event = ev.WorkflowStarted(
+            at=0,
+            execution_id=new_id,
+            workflow_id=source.workflow_id,
+            workflow_version=source.workflow_version,
+            input=source.input,
+            forked_from=ev.Origin(execution_id, sequence),
+            progress=progress,
+            rerun=rerun,
+            actor=principal.id,
+        )
+
+        async def begin(receipt: Receipt | None) -> None:
+            await self.begin(principal.tenant_id, event, receipt=receipt)
+
+        return await self._once(principal, once, new_id, begin)
+
+    async def _at(self, principal: Principal, execution_id: str, sequence: int | None) -> tuple[Progress, int]:
+        """The progress right after an event. A loop that the event closed is taken along."""
+        loaded = await self.storage.executions.load(principal.tenant_id, execution_id, sequence)
+        if loaded is None or (sequence is not None and not 0 < sequence <= loaded.head.sequence):
+            last = 0 if loaded is None else loaded.head.sequence
+            raise Invalid([Problem("sequence", f"there is no event {sequence}; the last one is {last}")])
+        progress = replay(loaded)
+        following = await self.storage.executions.events(principal.tenant_id, execution_id, progress.sequence, 100)
+        for event in (ev.decode(recorded.body) for recorded in following):
+            if not isinstance(event, ev.IterationStarted):
+                break
+            progress = core.evolve(progress, event)
+        return progress, progress.sequence
+
+    async def approvals(
+        self,
+        principal: Principal,
+        *,
+        execution_id: str | None = None,
+        limit: int = 50,
+        after: tuple[str, str] | None = None,
+    ) -> list[OpenApproval]:
+        """What waits for a person. Raises `NotFound` for an execution that is not there."""
+        if execution_id is not None:
+            await self._committed_live(principal, execution_id)
+        return await self.storage.approvals.page(
+            principal.tenant_id, execution_id=execution_id, limit=limit, after=after
+        )
+
+    async def workers(self, principal: Principal) -> list[dict[str, Any]]:
+        return [
+            {
+                "worker_id": self.worker_id,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "version": self.version,
+                "queues": ["general"],
+                "running": self.worker.running,
+                "waiting": self.worker.waiting,
+                "started_at": self._started_at,
+                "last_seen": self.world.now(),
+            }
+        ]
+
+    def routes(self) -> list[Route]:
+        """What plugins add to the REST surface."""
+        return [route for routes in self.plugins.hook.http_routes(runtime=self) for route in routes]
+
+    async def _happen(self, principal: Principal, execution_id: str, event: ev.Event, once: Once | None) -> None:
+        await self._committed_live(principal, execution_id)
+
+        async def record(receipt: Receipt | None) -> None:
+            await self.record(principal.tenant_id, execution_id, event, receipt=receipt)
+
+        await self._once(principal, once, execution_id, record)
+
+    async def _once(
+        self,
+        principal: Principal,
+        once: Once | None,
+        result: str,
+        act: Callable[[Receipt | None], Awaitable[None]],
+    ) -> str:
+        """Acts, unless a request with this key did already; answers what the request led to.
+
+        The receipt is part of the act's own commit, so there is no moment at which one is there without the other.
+        """
+        if once is None:
+            await act(None)
+            return result
+        found = await self.storage.receipts.get(principal.tenant_id, once.key)
+        if found is None:
+            try:
+                await act(Receipt(once.key, once.fingerprint, result, self.world.now()))
+                return result
+            except Conflict:  # with this request itself, when it was on its way twice
+                found = await self.storage.receipts.get(principal.tenant_id, once.key)
+                if found is None:
+                    raise
+        if found.fingerprint != once.fingerprint:
+            raise KeyReused(f"the Idempotency-Key {once.key!r} was used with another request")
+        return found.result
+
+
+class KeyReused(Conflict):
+    """The idempotency key belongs to another request."""
+
+    code = "idempotency_key_reused"
+
+
+def _warnings(graph: Graph) -> list[str]:
+    if graph.definition.data_policy is None:
+        return []
+    return ["data_policy is kept with the workflow, but this version of the runtime does not apply it"]

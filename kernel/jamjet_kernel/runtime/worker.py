@@ -1,0 +1,316 @@
+"""The worker of this process: runs the nodes that wait for one.
+
+Work is committed already leased to this process and starts when the commit returns, so nothing is polled. What was
+not finished when the process died is in the storage, and is run again at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+
+from ..core import events as ev
+from ..core.decide import ENV_MARK
+from ..core.graph import Node, problems_of
+from ..core.progress import Run, RunStatus
+from ..errors import Conflict, NodeFailed, NotFound, Problem, RateLimited, StorageError
+from ..ports import NodeCall, NodeExecutor, NodeResult, WorkItem
+from .live import Live
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+log = logging.getLogger("jamjet.worker")
+node_log = logging.getLogger("jamjet.node")
+
+RunKey: TypeAlias = tuple[str, str, str]
+"""(tenant_id, execution_id, run_id)"""
+
+WorkKey: TypeAlias = tuple[int, int]
+"""(attempt, available_at): tells a run's pieces of work apart."""
+
+
+class Worker:
+    """Runs at most `concurrency` nodes at a time; the others wait in the order in which they came."""
+
+    def __init__(
+        self, runtime: Runtime, executors: Mapping[str, NodeExecutor], env: Mapping[str, str], concurrency: int
+    ) -> None:
+        self._runtime = runtime
+        self._executors = executors
+        self._env = env
+        self._concurrency = concurrency
+        self._tasks: dict[RunKey, dict[WorkKey, asyncio.Task[None]]] = {}
+        self._alive: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
+        self._backlog: deque[WorkItem] = deque()
+        self._stopping = False
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._backlog)
+
+    def dispatch(self, item: WorkItem) -> None:
+        run, work = _keys(item)
+        if self._stopping or work in self._tasks.get(run, ()):
+            return
+        if self.running >= self._concurrency:
+            self._backlog.append(item)
+            return
+        task = asyncio.create_task(self._work(item))
+        self._tasks.setdefault(run, {})[work] = task
+        self._alive.add(task)
+        self._running.add(task)
+        task.add_done_callback(lambda ended: self._end(item, ended))
+
+    def withdraw(self, tenant_id: str, execution_id: str, run_id: str) -> None:
+        """The run is over without its result: tells a running function to stop."""
+        for task in self._tasks.pop((tenant_id, execution_id, run_id), {}).values():
+            task.cancel()
+
+    async def stop(self, grace: float) -> None:
+        """Starts nothing more, and gives what runs some seconds. The rest is left for the next start."""
+        self._stopping = True
+        if tasks := set(self._alive):
+            _, late = await asyncio.wait(tasks, timeout=grace)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _work(self, item: WorkItem) -> None:
+        event = await self._attempt(item)
+        task = asyncio.current_task()
+        assert task is not None
+        self._leave(item, task)
+        if event is not None:
+            await self._report(item, event)
+
+    def _end(self, item: WorkItem, task: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step has not left by itself."""
+        self._alive.discard(task)
+        self._leave(item, task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("cannot run %s of %s before the next start", item.run_id, item.execution_id, exc_info=error)
+
+    def _leave(self, item: WorkItem, task: asyncio.Task[None]) -> None:
+        """The function is done; its result is still to be recorded, which nobody may cancel."""
+        self._running.discard(task)
+        run, work = _keys(item)
+        pieces = self._tasks.get(run, {})
+        if pieces.get(work) is task:
+            del pieces[work]
+            if not pieces:
+                del self._tasks[run]
+        while self._backlog and self.running < self._concurrency and not self._stopping:
+            self.dispatch(self._backlog.popleft())
+
+    async def _live(self, item: WorkItem) -> Live | None:
+        while True:
+            try:
+                return await self._runtime.lives.get(item.tenant_id, item.execution_id)
+            except NotFound:
+                return None
+            except StorageError as error:
+                log.warning("cannot load %s to run %s: %s", item.execution_id, item.run_id, error)
+                await asyncio.sleep(1)
+
+    async def _attempt(self, item: WorkItem) -> ev.Event | None:
+        """Runs the node once; answers what became of it, or None when nobody waits for it any more."""
+        live = await self._live(item)
+        if live is None:
+            return None
+        progress = live.committed
+        run = progress.run(item.run_id)
+        if run.status is not RunStatus.SCHEDULED or run.attempt != item.attempt or progress.held:
+            return None
+        node = live.graph.worker_node(item.run_id)
+        began = time.perf_counter()
+        try:
+            result = await self._execute(live, node, item, run)
+        except RateLimited as limit:
+            until = self._runtime.world.now() + round(max(0.0, limit.retry_after) * 1000)
+            return ev.NodeParked(
+                at=0, node_id=item.run_id, attempt=run.attempt, iteration=run.iteration, until=until, reason=str(limit)
+            )
+        except NodeFailed as failed:
+            return ev.NodeFailed(
+                at=0,
+                node_id=item.run_id,
+                attempt=run.attempt,
+                iteration=run.iteration,
+                error=ev.Failure(str(failed), failed.error_class, item.run_id, failed.details),
+                retryable=failed.retryable,
+                jitter=self._runtime.world.chance(),
+                duration_ms=_since(began),
+            )
+        return ev.NodeCompleted(
+            at=0,
+            node_id=item.run_id,
+            attempt=run.attempt,
+            iteration=run.iteration,
+            output=result.output,
+            state_patch=result.state_patch,
+            usage=result.usage,
+            duration_ms=_since(began),
+        )
+
+    async def _execute(self, live: Live, node: Node, item: WorkItem, run: Run) -> NodeResult:
+        call = self._call(live, node, item, run)
+        executor = self._executors[node.kind]
+        try:
+            if node.timeout is None:
+                return _as_json(await executor.execute(call))
+            return _as_json(await _within(node.timeout, executor.execute(call)))
+        except (NodeFailed, RateLimited):
+            raise
+        except TimeoutError as error:
+            raise NodeFailed(f"TimeoutError: {error}", error_class="timeout") from error
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            raise NodeFailed("the node cancelled itself") from error
+        except Exception as error:  # an executor's bug fails its node and nothing else
+            log.warning("node %s of %s broke", item.run_id, item.execution_id, exc_info=error)
+            raise NodeFailed(f"{type(error).__name__}: {error}") from error
+
+    def _call(self, live: Live, node: Node, item: WorkItem, run: Run) -> NodeCall:
+        given = _copy(live.committed.input_of(item.run_id))
+        config: BaseModel | None = node.config
+        if any("env" in template.names for template in node.templates.values()):
+            given = self._with_env(given)
+            run = msgspec.structs.replace(run, config=self._with_env(run.config))
+        if config is None:
+            config = _rendered(node, run)
+
+        async def emit(data: Any) -> None:
+            event = ev.NodeProgressed(at=0, node_id=item.run_id, attempt=run.attempt, data=_jsonable(data))
+            await self._runtime.record(item.tenant_id, item.execution_id, event)
+
+        return NodeCall(
+            execution_id=item.execution_id,
+            node_id=item.run_id,
+            attempt=run.attempt,
+            config=config,
+            input=given,
+            idempotency_key=f"{item.execution_id}:{item.run_id}:{run.iteration}",
+            tenant_id=item.tenant_id,
+            deadline=None if node.timeout is None else asyncio.get_running_loop().time() + node.timeout,
+            logger=node_log,
+            emit=emit,
+        )
+
+    def _with_env(self, value: Any) -> Any:
+        """Puts the environment's values where the templates left marks."""
+        match value:
+            case str() if ENV_MARK in value:
+                for name, secret in self._env.items():
+                    value = value.replace(f"{ENV_MARK}{name}\ue001", secret)
+                return value
+            case dict():
+                return {key: self._with_env(inner) for key, inner in value.items()}
+            case list():
+                return [self._with_env(inner) for inner in value]
+        return value
+
+    async def _report(self, item: WorkItem, event: ev.Event) -> None:
+        """Records the result. A storage that fails is asked again: the work is done, its result is not kept yet."""
+        while True:
+            try:
+                await self._runtime.record(item.tenant_id, item.execution_id, event)
+                return
+            except (Conflict, NotFound) as late:
+                log.info("the result of %s in %s is not wanted: %s", item.run_id, item.execution_id, late)
+                return
+            except StorageError as error:
+                log.warning("cannot store the result of %s in %s: %s", item.run_id, item.execution_id, error)
+                await asyncio.sleep(1)
+            except Exception as error:  # what cannot be taken in would be made again at each start
+                if not isinstance(event, ev.NodeCompleted):
+                    raise
+                log.warning("the result of %s in %s is refused", item.run_id, item.execution_id, exc_info=error)
+                event = _refused(event, error)
+
+
+async def _within(seconds: float, work: Awaitable[NodeResult]) -> NodeResult:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await work
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise NodeFailed(f"took longer than {seconds:g} s", error_class="timeout") from error
+
+
+def _keys(item: WorkItem) -> tuple[RunKey, WorkKey]:
+    return (item.tenant_id, item.execution_id, item.run_id), (item.attempt, item.available_at)
+
+
+def _refused(event: ev.NodeCompleted, error: Exception) -> ev.NodeFailed:
+    reason = f"its result cannot be taken in: {type(error).__name__}: {error}"
+    return ev.NodeFailed(
+        at=0,
+        node_id=event.node_id,
+        attempt=event.attempt,
+        iteration=event.iteration,
+        error=ev.Failure(reason, node_id=event.node_id),
+        duration_ms=event.duration_ms,
+    )
+
+
+def _since(began: float) -> float:
+    return round((time.perf_counter() - began) * 1000, 3)
+
+
+def _rendered(node: Node, run: Run) -> BaseModel:
+    try:
+        return node.rendered(run.config)
+    except ValidationError as error:
+        problems = list(problems_of(error, f"{node.id}.{node.kind}"))
+        raise NodeFailed(_sentence(problems), retryable=False) from error
+
+
+def _sentence(problems: list[Problem]) -> str:
+    return "after rendering its templates the configuration is not valid: " + "; ".join(map(str, problems))
+
+
+def _as_json(result: NodeResult) -> NodeResult:
+    patch = result.state_patch
+    if patch is not None and not isinstance(patch, Mapping):
+        raise NodeFailed(f"state_patch is an object, not {type(patch).__name__}", retryable=False)
+    return NodeResult(_jsonable(result.output), None if patch is None else _jsonable(patch), result.usage)
+
+
+def _jsonable(value: Any) -> Any:
+    """The value as it will be read back from the log, and a copy: what a function keeps of it changes nothing here."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    try:
+        return _copy(value)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise NodeFailed(f"the result is not JSON: {error}", retryable=False) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} has no JSON form; return dicts, lists, texts, numbers or a model")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_decode = msgspec.json.Decoder().decode
+
+
+def _copy(value: Any) -> Any:
+    return _decode(_encode(value))

@@ -1,0 +1,69 @@
+"""Registered workflows, as graphs that are ready to run."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from pydantic import BaseModel
+from semver import Version
+
+from ..core.graph import Graph, parse
+from ..errors import NotFound
+from ..ports import Storage
+
+MAX_GRAPHS = 1000
+
+
+class WorkflowCache:
+    """A version never changes, so a parsed one is good for as long as there is room."""
+
+    def __init__(self, storage: Storage, kinds: Mapping[str, type[BaseModel]]) -> None:
+        self._storage = storage
+        self._kinds = kinds
+        self._graphs: OrderedDict[tuple[str, str, str], Graph] = OrderedDict()
+        self._latest: dict[tuple[str, str], str] = {}
+        self._additions = 0
+
+    async def get(self, tenant_id: str, workflow_id: str, version: str) -> Graph:
+        """Raises `NotFound`."""
+        key = (tenant_id, workflow_id, version)
+        if (graph := self._graphs.get(key)) is not None:
+            self._graphs.move_to_end(key)
+            return graph
+        stored = await self._storage.workflows.get(tenant_id, workflow_id, version)
+        if stored is None:
+            raise NotFound(f"workflow {workflow_id} version {version}")
+        graph = self._graphs[key] = parse(msgspec.json.decode(stored.ir), self._kinds)
+        if len(self._graphs) > MAX_GRAPHS:
+            self._graphs.popitem(last=False)
+        return graph
+
+    async def latest(self, tenant_id: str, workflow_id: str) -> str:
+        """The newest version by semantic versioning. Raises `NotFound`."""
+        if self._storage.exclusive and (known := self._latest.get((tenant_id, workflow_id))):
+            return known
+        additions = self._additions
+        found = await self._storage.workflows.versions(tenant_id, workflow_id)
+        if not found:
+            raise NotFound(f"workflow {workflow_id}")
+        newest = in_order(version for version, _ in found)[0]
+        if additions == self._additions:  # else what was read may be older than what was added meanwhile
+            self._latest[tenant_id, workflow_id] = newest
+        return newest
+
+    def added(self, tenant_id: str, workflow_id: str) -> None:
+        """There is another version by now."""
+        self._additions += 1
+        self._latest.pop((tenant_id, workflow_id), None)
+
+
+def in_order(versions: Iterable[str]) -> list[str]:
+    """Newest first. Semantic versioning leaves build parts unordered; ours go by their text."""
+
+    def key(version: str) -> tuple[Version, str]:
+        parsed = Version.parse(version)
+        return parsed, parsed.build or ""
+
+    return sorted(versions, key=key, reverse=True)

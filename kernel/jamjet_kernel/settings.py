@@ -1,0 +1,67 @@
+"""What an operator can set: one model, read once, from the environment.
+
+The names of the contract (`DATABASE_URL`, `RUST_LOG`) are taken beside our own (`JAMJET_…`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Names = Annotated[tuple[str, ...], NoDecode]
+"""A list in the environment is written `a,b,c`."""
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="JAMJET_", extra="ignore", frozen=True, populate_by_name=True)
+
+    bind: str = Field("127.0.0.1", description="Address to listen on. Loopback only, until there is authentication.")
+    port: int = Field(7700, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: str | None = Field(None, description="The URL that others reach this runtime by.")
+    database_url: str = Field(
+        ".jamjet/runtime.db",
+        validation_alias=AliasChoices("DATABASE_URL", "JAMJET_DATABASE_URL", "database_url"),
+        description="A SQLite path or URL; other schemes are answered by other storage plugins.",
+    )
+    log_level: str = Field(
+        "info",
+        validation_alias=AliasChoices("JAMJET_LOG", "RUST_LOG", "log_level"),
+        description="debug, info, warning or error.",
+    )
+    compute: str = Field("local", description="Where Python functions run.")
+    plugins: Names | None = Field(None, description="The plugins to load, by entry point name; all when not set.")
+    sqlite_synchronous: Literal["FULL", "NORMAL", "EXTRA"] = Field(
+        "FULL", description="FULL survives a power cut; NORMAL only a crash of the process."
+    )
+    threads: int = Field(min(32, (os.cpu_count() or 1) + 8), ge=1, description="Threads for sync functions.")
+    processes: int = Field(os.cpu_count() or 1, ge=1, description="Processes for functions with isolation: process.")
+    concurrency: int = Field(1000, ge=1, description="Nodes that run at the same time in this process.")
+    python_modules: Names = Field(("*",), description="Globs of the modules whose functions workflows may call.")
+    env_names: Names = Field((), description="Environment variables that workflows may read as env.NAME.")
+    http_max_bytes: int = Field(5 * 2**20, ge=1024, description="The largest answer an http node takes.")
+    max_body_bytes: int = Field(4 * 2**20, ge=1024, description="The largest request body the server takes.")
+    live_executions: int = Field(10_000, ge=1, description="Executions whose progress is kept in memory.")
+    shutdown_grace: float = Field(10.0, ge=0, description="Seconds that running nodes get to finish at shutdown.")
+    receipt_hours: int = Field(24, ge=1, description="How long an Idempotency-Key is remembered.")
+
+    @field_validator("plugins", "python_modules", "env_names", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("log_level")
+    @classmethod
+    def _is_a_level(cls, value: str) -> str:
+        # RUST_LOG may hold filters such as "jamjet=debug,info"; the last plain word is the level.
+        words = [word.rpartition("=")[2].strip().lower() for word in value.split(",")]
+        level = {"warn": "warning", "trace": "debug", "off": "critical"}.get(words[-1], words[-1])
+        if level not in {"debug", "info", "warning", "error", "critical"}:
+            raise ValueError(f"{value!r} is not a log level; try debug, info, warning or error")
+        return level
+
+    @property
+    def url(self) -> str:
+        return self.public_url or f"http://{self.bind}:{self.port}"

@@ -1,0 +1,684 @@
+"""What every storage must do.
+
+Subclass `StorageContract` in a test module and give it a `storage` fixture that answers an empty storage:
+
+    class TestMyStorage(StorageContract):
+        @pytest_asyncio.fixture
+        async def storage(self, tmp_path):
+            storage = open_mine(tmp_path)
+            yield storage
+            await storage.close()
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ..core.progress import Status
+from ..errors import Conflict, JamJetError, KeyTaken, SequenceConflict, StorageError
+from ..ports import (
+    Commit,
+    Delivery,
+    Head,
+    Loaded,
+    OpenApproval,
+    Receipt,
+    Recorded,
+    Snapshot,
+    Storage,
+    Timer,
+    WorkflowVersion,
+    WorkItem,
+)
+
+TENANT = "acme"
+NOON = 1_700_000_000_000
+
+
+def commit(execution_id: str = "e1", expected: int = 0, count: int = 1, **changes: Any) -> Commit:
+    """One step of `count` events. What is no field of a `Commit` goes into its head."""
+    sequence = expected + count
+    given = {name: changes.pop(name) for name in list(changes) if name in Head.__dataclass_fields__}
+    head = Head(execution_id, "research", "1.0.0", Status.RUNNING, sequence, created_at=NOON)
+    step = Commit(TENANT, replace(head, **given), expected, log(execution_id, expected + 1, sequence))
+    return replace(step, **changes)
+
+
+def log(execution_id: str, first: int, last: int) -> list[Recorded]:
+    return [Recorded(n, f'{{"execution": "{execution_id}", "n": {n}}}'.encode()) for n in range(first, last + 1)]
+
+
+def item(run_id: str = "search", execution_id: str = "e1", **changes: Any) -> WorkItem:
+    return replace(WorkItem(execution_id, run_id, 1, "default", NOON, tenant_id=TENANT), **changes)
+
+
+def timer(timer_id: str = "t1", fire_at: int = NOON, execution_id: str = "e1") -> Timer:
+    return Timer(execution_id, timer_id, fire_at, node_id="wait", tenant_id=TENANT)
+
+
+def approval(node_id: str = "review", execution_id: str = "e1") -> OpenApproval:
+    return OpenApproval(execution_id, node_id, NOON, "research", "Looks good?", NOON + 1, "send_mail")
+
+
+def delivery(delivery_id: str = "d1", execution_id: str = "e2") -> Delivery:
+    return Delivery(delivery_id, execution_id, b'{"done": true}', tenant_id=TENANT)
+
+
+def receipt(key: str = "key-1", result: str = "e1", created_at: int = NOON) -> Receipt:
+    return Receipt(key, "fingerprint", result, created_at)
+
+
+def workflow(workflow_id: str = "research", version: str = "1.0.0", ir: bytes = b"{}") -> WorkflowVersion:
+    return WorkflowVersion(workflow_id, version, ir, NOON)
+
+
+async def store(storage: Storage, *commits: Commit) -> None:
+    assert await storage.commit(commits) == [None] * len(commits)
+
+
+async def loaded(storage: Storage, execution_id: str = "e1", until: int | None = None) -> Loaded:
+    found = await storage.executions.load(TENANT, execution_id, until)
+    assert found is not None
+    return found
+
+
+async def sequence_of(storage: Storage, execution_id: str = "e1") -> int | None:
+    """The head's, having seen that the log ends there and has no gap."""
+    found = await storage.executions.load(TENANT, execution_id)
+    if found is None:
+        assert await storage.executions.events(TENANT, execution_id) == []
+        return None
+    assert [event.sequence for event in found.events] == list(range(1, found.head.sequence + 1))
+    return found.head.sequence
+
+
+def kinds(answers: Sequence[JamJetError | None]) -> list[type[JamJetError] | None]:
+    return [None if answer is None else type(answer) for answer in answers]
+
+
+async def pages(page: Callable[[Any], Awaitable[list[Any]]], cursor: Callable[[Any], Any]) -> list[Any]:
+    """Everything, page by page."""
+    rows: list[Any] = []
+    while found := await page(cursor(rows[-1]) if rows else None):
+        rows.extend(found)
+    return rows
+
+
+class CommitContract:
+    async def test_a_commit_is_read_back_as_it_was_written(self, storage: Storage) -> None:
+        created = commit(count=2, completed_at=NOON + 5, parent_execution_id="e0", status=Status.COMPLETED)
+
+        await store(storage, created)
+
+        assert await loaded(storage) == Loaded(created.head, None, created.events)
+        assert await storage.executions.head(TENANT, "e1") == created.head
+        assert await storage.executions.events(TENANT, "e1") == created.events
+
+    async def test_nothing_is_known_of_an_execution_that_was_never_committed(self, storage: Storage) -> None:
+        assert await storage.executions.load(TENANT, "nobody") is None
+        assert await storage.executions.head(TENANT, "nobody") is None
+        assert await storage.executions.events(TENANT, "nobody") == []
+
+    async def test_no_commits_are_no_work(self, storage: Storage) -> None:
+        assert await storage.commit([]) == []
+
+    async def test_a_later_commit_moves_the_head_on(self, storage: Storage) -> None:
+        await store(storage, commit(count=2))
+        await store(storage, commit(expected=2, status=Status.FAILED, completed_at=NOON + 9))
+
+        head = await storage.executions.head(TENANT, "e1")
+
+        assert head is not None
+        assert (head.sequence, head.status, head.completed_at) == (3, Status.FAILED, NOON + 9)
+        assert await sequence_of(storage) == 3
+
+    async def test_a_retried_execution_is_no_longer_completed(self, storage: Storage) -> None:
+        await store(storage, commit(status=Status.FAILED, completed_at=NOON))
+        await store(storage, commit(expected=1))
+
+        head = await storage.executions.head(TENANT, "e1")
+
+        assert head is not None
+        assert (head.status, head.completed_at) == (Status.RUNNING, None)
+
+    async def test_a_stale_writer_loses(self, storage: Storage) -> None:
+        await store(storage, commit(count=2))
+        await store(storage, commit(expected=2))
+
+        stale = commit(expected=2, enqueue=[item()], ask=[approval()], status=Status.CANCELLED)
+        answers = await storage.commit([stale])
+
+        assert kinds(answers) == [SequenceConflict]
+        assert await sequence_of(storage) == 3
+        assert await storage.work.pending() == []
+        assert await storage.approvals.page(TENANT) == []
+
+    async def test_a_writer_ahead_of_the_log_loses(self, storage: Storage) -> None:
+        await store(storage, commit())
+
+        assert kinds(await storage.commit([commit(expected=2)])) == [SequenceConflict]
+        assert kinds(await storage.commit([commit("nobody", expected=1)])) == [SequenceConflict]
+        assert await sequence_of(storage) == 1
+        assert await sequence_of(storage, "nobody") is None
+
+    async def test_an_execution_is_created_once(self, storage: Storage) -> None:
+        await store(storage, commit(workflow_id="first"))
+
+        answers = await storage.commit([commit(workflow_id="second", count=3)])
+
+        assert kinds(answers) == [SequenceConflict]
+        assert (await loaded(storage)).head.workflow_id == "first"
+        assert await sequence_of(storage) == 1
+
+    async def test_of_two_creations_in_one_batch_the_first_wins(self, storage: Storage) -> None:
+        answers = await storage.commit([commit(workflow_id="first"), commit(workflow_id="second")])
+
+        assert kinds(answers) == [None, SequenceConflict]
+        assert (await loaded(storage)).head.workflow_id == "first"
+
+    async def test_of_concurrent_writers_one_wins(self, storage: Storage) -> None:
+        await store(storage, commit())
+
+        answers = await asyncio.gather(*(storage.commit([commit(expected=1)]) for _ in range(8)))
+
+        assert sorted(kinds([answer for [answer] in answers]), key=str) == [SequenceConflict] * 7 + [None]
+        assert await sequence_of(storage) == 2
+
+    async def test_one_loser_leaves_its_neighbours_alone(self, storage: Storage) -> None:
+        await store(storage, commit("b"))
+        batch = [
+            commit("a", enqueue=[item(execution_id="a")]),
+            commit("b", expected=5, enqueue=[item(execution_id="b")]),
+            commit("c", enqueue=[item(execution_id="c")]),
+        ]
+
+        answers = await storage.commit(batch)
+
+        assert kinds(answers) == [None, SequenceConflict, None]
+        assert [await sequence_of(storage, name) for name in "abc"] == [1, 1, 1]
+        assert [work.execution_id for work in await storage.work.pending()] == ["a", "c"]
+
+    async def test_commits_of_one_execution_follow_each_other_in_a_batch(self, storage: Storage) -> None:
+        batch = [
+            commit(count=2, enqueue=[item("a"), item("b")], set_timers=[timer("t1"), timer("t2")]),
+            commit("other", enqueue=[item("a", execution_id="other")]),
+            commit(expected=2, settle=["a"], enqueue=[item("c")], cancel_timers=["t1"]),
+            commit(expected=3, settle=["c"], enqueue=[item("a", attempt=2)], set_timers=[timer("t3")]),
+            commit(expected=4, settle=["b"], cancel_timers=["t3"], status=Status.PAUSED),
+        ]
+
+        await store(storage, *batch)
+
+        head = await storage.executions.head(TENANT, "e1")
+        assert head is not None
+        assert (await sequence_of(storage), head.status) == (5, Status.PAUSED)
+        assert await storage.work.pending() == [item("a", attempt=2), item("a", execution_id="other")]
+        assert [due.timer_id for due in await storage.timers.due(NOON)] == ["t2"]
+
+    async def test_later_commits_of_a_loser_are_refused_too(self, storage: Storage) -> None:
+        await store(storage, commit())
+        batch = [
+            commit(expected=3),
+            commit(expected=4, enqueue=[item()]),
+            commit("neighbour"),
+            commit(expected=1),
+        ]
+
+        answers = await storage.commit(batch)
+
+        assert kinds(answers) == [SequenceConflict, SequenceConflict, None, SequenceConflict]
+        assert await sequence_of(storage) == 1
+        assert await storage.work.pending() == []
+
+    async def test_commits_before_a_loser_stay(self, storage: Storage) -> None:
+        answers = await storage.commit([commit(), commit(expected=1), commit(expected=1), commit(expected=2)])
+
+        assert kinds(answers) == [None, None, SequenceConflict, SequenceConflict]
+        assert await sequence_of(storage) == 2
+
+    async def test_a_batch_of_a_thousand_commits_is_one_call(self, storage: Storage) -> None:
+        created = [commit(f"e{n}", count=3, enqueue=[item(execution_id=f"e{n}")]) for n in range(1001)]
+        moved = [commit(f"e{n}", expected=3, settle=["search"]) for n in range(1001)]
+
+        await store(storage, *created)
+        await store(storage, *moved)
+
+        assert {await sequence_of(storage, f"e{n}") for n in (0, 499, 500, 999, 1000)} == {4}
+        assert len(await storage.executions.page(TENANT, limit=2000)) == 1001
+        assert await storage.work.pending() == []
+
+    async def test_a_value_that_cannot_be_stored_hurts_its_own_commit_only(self, storage: Storage) -> None:
+        unstorable = commit("bad", created_at=2**70)
+
+        answers = await storage.commit([commit("a"), unstorable, commit("c")])
+
+        assert kinds(answers) == [None, StorageError, None]
+        assert [await sequence_of(storage, name) for name in ("a", "bad", "c")] == [1, None, 1]
+
+    async def test_a_megabyte_is_stored_as_it_is(self, storage: Storage) -> None:
+        body = bytes(range(256)) * 4096
+
+        await store(storage, replace(commit(), events=[Recorded(1, body)], snapshot=Snapshot(1, body)))
+
+        assert await storage.executions.events(TENANT, "e1") == [Recorded(1, body)]
+        assert (await loaded(storage)).snapshot == Snapshot(1, body)
+
+    @pytest.mark.parametrize(
+        "name",
+        ["'; DROP TABLE events; --", '"quoted"', "a%b_c*", "100% :name ? %s {x}", "naïve 🧡 日本語", "a\\b\nc", " "],
+    )
+    async def test_an_id_is_only_an_id(self, storage: Storage, name: str) -> None:
+        await store(
+            storage,
+            commit("neighbour", enqueue=[item(execution_id="neighbour")]),
+            commit(name, enqueue=[item(name, name)], ask=[approval(name, name)], receipt=receipt(name, name)),
+        )
+        await store(storage, commit(name, expected=1, settle=[name], answered=[name]))
+
+        assert await sequence_of(storage, name) == 2
+        assert await storage.work.pending() == [item(execution_id="neighbour")]
+        assert await storage.approvals.page(TENANT, execution_id=name) == []
+        assert await storage.receipts.get(TENANT, name) == receipt(name, name)
+
+
+class ExecutionsContract:
+    async def test_loading_is_the_newest_snapshot_and_the_tail(self, storage: Storage) -> None:
+        await store(
+            storage,
+            commit(count=2, snapshot=Snapshot(2, b"two")),
+            commit(expected=2, count=2, snapshot=Snapshot(4, b"four")),
+            commit(expected=4, count=2),
+        )
+
+        found = await loaded(storage)
+
+        assert found.head.sequence == 6
+        assert found.snapshot == Snapshot(4, b"four")
+        assert found.events == log("e1", 5, 6)
+
+    async def test_loading_until_a_sequence_sees_nothing_later(self, storage: Storage) -> None:
+        await store(
+            storage,
+            commit(count=2, snapshot=Snapshot(2, b"two")),
+            commit(expected=2, count=4, snapshot=Snapshot(6, b"six")),
+        )
+
+        before, at, after = [await loaded(storage, until=until) for until in (1, 6, 99)]
+        between = await loaded(storage, until=4)
+
+        assert (before.snapshot, before.events) == (None, log("e1", 1, 1))
+        assert (between.snapshot, between.events) == (Snapshot(2, b"two"), log("e1", 3, 4))
+        assert (at.snapshot, at.events) == (after.snapshot, after.events) == (Snapshot(6, b"six"), [])
+
+    async def test_events_come_in_order_and_in_pages(self, storage: Storage) -> None:
+        await store(storage, commit(count=7), commit("other", count=2))
+
+        first = await storage.executions.events(TENANT, "e1", limit=3)
+        rest = await storage.executions.events(TENANT, "e1", after=3)
+
+        assert first == log("e1", 1, 3)
+        assert rest == log("e1", 4, 7)
+
+    async def test_a_page_is_newest_first(self, storage: Storage) -> None:
+        times = {"a": NOON, "b": NOON + 2, "c": NOON + 1, "d": NOON + 1}
+        await store(storage, *(commit(name, created_at=at) for name, at in times.items()))
+
+        newest = await storage.executions.page(TENANT)
+
+        assert [head.execution_id for head in newest] == ["b", "d", "c", "a"]
+
+    async def test_a_cursor_continues_where_the_page_ended(self, storage: Storage) -> None:
+        await store(storage, *(commit(f"e{n}", created_at=NOON + n // 3) for n in range(10)))
+
+        found = await pages(
+            lambda before: storage.executions.page(TENANT, limit=4, before=before),
+            lambda head: (head.created_at, head.execution_id),
+        )
+
+        assert [head.execution_id for head in found] == [f"e{n}" for n in reversed(range(10))]
+
+    async def test_limit_and_offset_count_from_the_newest(self, storage: Storage) -> None:
+        await store(storage, *(commit(f"e{n}", created_at=NOON + n) for n in range(5)))
+
+        found = await storage.executions.page(TENANT, limit=2, offset=1)
+
+        assert [head.execution_id for head in found] == ["e3", "e2"]
+        assert await storage.executions.page(TENANT, offset=5) == []
+
+    async def test_a_page_is_narrowed_by_status_and_workflow(self, storage: Storage) -> None:
+        await store(
+            storage,
+            commit("a", workflow_id="x"),
+            commit("b", workflow_id="y", status=Status.PAUSED),
+            commit("c", workflow_id="x", status=Status.PAUSED),
+        )
+        await store(storage, commit("c", expected=1, workflow_id="x", status=Status.COMPLETED))
+
+        async def names(**narrowed: Any) -> list[str]:
+            return [head.execution_id for head in await storage.executions.page(TENANT, **narrowed)]
+
+        assert await names(status=Status.PAUSED) == ["b"]
+        assert await names(status=Status.COMPLETED) == ["c"]
+        assert await names(workflow_id="x") == ["c", "a"]
+        assert await names(workflow_id="x", status=Status.RUNNING) == ["a"]
+        assert await names(workflow_id="nothing") == []
+
+
+class WorkContract:
+    async def test_work_is_read_back_as_it_was_enqueued(self, storage: Storage) -> None:
+        leased = item(attempt=3, queue="gpu", priority=-2, available_at=NOON + 7, lease_owner="worker-1")
+
+        await store(storage, commit(enqueue=[leased]))
+
+        assert await storage.work.pending() == [leased]
+
+    async def test_settling_ends_the_named_runs_only(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[item("a"), item("b")]), commit("e2", enqueue=[item("a", "e2")]))
+        await store(storage, commit(expected=1, settle=["a", "never enqueued"]))
+
+        assert await storage.work.pending() == [item("b"), item("a", "e2")]
+
+    async def test_a_run_settled_and_enqueued_in_one_commit_waits(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[item(attempt=1)]))
+        await store(storage, commit(expected=1, settle=["search"], enqueue=[item(attempt=2)]))
+
+        assert await storage.work.pending() == [item(attempt=2)]
+
+    async def test_a_run_has_one_work_item_at_most(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[item(lease_owner="worker-1")]))
+        await store(storage, commit(expected=1, enqueue=[item(attempt=2)]))
+
+        assert await storage.work.pending() == [item(attempt=2)]
+
+    async def test_work_of_all_tenants_comes_page_by_page(self, storage: Storage) -> None:
+        names = [f"{letter}{n}" for letter in "ab" for n in range(3)]
+        for tenant in ("t2", "t1"):
+            work = [(name, [item(run, name, tenant_id=tenant) for run in ("y", "x")]) for name in names]
+            await store(storage, *(commit(name, tenant_id=tenant, enqueue=items) for name, items in work))
+
+        found = await pages(
+            lambda after: storage.work.pending(after, limit=5),
+            lambda last: (last.tenant_id, last.execution_id, last.run_id),
+        )
+
+        expected = [(tenant, name, run) for tenant in ("t1", "t2") for name in names for run in ("x", "y")]
+        assert [(work.tenant_id, work.execution_id, work.run_id) for work in found] == expected
+
+    async def test_a_delivery_is_gone_once_it_is_taken_in(self, storage: Storage) -> None:
+        await store(storage, commit("child", send=[delivery("d1", "e1"), delivery("d2", "e1")]), commit())
+        assert await storage.work.deliveries() == [delivery("d1", "e1"), delivery("d2", "e1")]
+
+        await store(storage, commit(expected=1, delivered="d1"))
+
+        assert await storage.work.deliveries() == [delivery("d2", "e1")]
+
+    async def test_a_delivery_taken_in_by_a_refused_commit_stays(self, storage: Storage) -> None:
+        await store(storage, commit("child", send=[delivery("d1", "e1")]), commit())
+
+        answers = await storage.commit([commit(expected=7, delivered="d1")])
+
+        assert kinds(answers) == [SequenceConflict]
+        assert await storage.work.deliveries() == [delivery("d1", "e1")]
+
+    async def test_a_dropped_delivery_is_gone(self, storage: Storage) -> None:
+        theirs = replace(delivery("d1"), tenant_id="rival")
+        await store(storage, commit(send=[delivery("d1"), delivery("d2")]), commit(tenant_id="rival", send=[theirs]))
+
+        await storage.work.drop_delivery(TENANT, "d1")
+        await storage.work.drop_delivery(TENANT, "never sent")
+
+        assert await storage.work.deliveries() == [theirs, delivery("d2")]
+
+    async def test_deliveries_come_page_by_page(self, storage: Storage) -> None:
+        await store(storage, commit(send=[delivery(f"d{n}") for n in range(5)]))
+
+        found = await pages(
+            lambda after: storage.work.deliveries(after, limit=2), lambda delivery: delivery.delivery_id
+        )
+
+        assert [delivery.delivery_id for delivery in found] == [f"d{n}" for n in range(5)]
+
+
+class TimersContract:
+    async def test_due_timers_come_earliest_first(self, storage: Storage) -> None:
+        times = {"late": NOON + 1, "now": NOON, "early": NOON - 5}
+        await store(storage, commit(set_timers=[timer(name, at) for name, at in times.items()]))
+
+        due = await storage.timers.due(NOON)
+
+        assert due == [timer("early", NOON - 5), timer("now", NOON)]
+        assert await storage.timers.due(NOON + 1, limit=1) == [timer("early", NOON - 5)]
+
+    async def test_a_cancelled_timer_is_never_due(self, storage: Storage) -> None:
+        await store(storage, commit(set_timers=[timer("a"), timer("b")]))
+        await store(storage, commit(expected=1, cancel_timers=["a", "never set"]))
+
+        assert [due.timer_id for due in await storage.timers.due(NOON)] == ["b"]
+
+    async def test_a_timer_set_again_has_its_new_time(self, storage: Storage) -> None:
+        await store(storage, commit(set_timers=[timer("a", NOON)]))
+        await store(storage, commit(expected=1, cancel_timers=["a"], set_timers=[timer("a", NOON + 60)]))
+
+        assert await storage.timers.due(NOON) == []
+        assert await storage.timers.due(NOON + 60) == [timer("a", NOON + 60)]
+
+
+class ApprovalsContract:
+    async def test_an_approval_waits_until_it_is_answered(self, storage: Storage) -> None:
+        await store(storage, commit(ask=[approval("review"), approval("sign")]))
+        assert await storage.approvals.page(TENANT) == [approval("review"), approval("sign")]
+
+        await store(storage, commit(expected=1, answered=["review", "never asked"]))
+
+        assert await storage.approvals.page(TENANT) == [approval("sign")]
+
+    async def test_an_approval_may_be_asked_again(self, storage: Storage) -> None:
+        await store(storage, commit(ask=[approval()]), commit(expected=1, answered=["review"]))
+        await store(storage, commit(expected=2, ask=[replace(approval(), description="And now?")]))
+
+        [waiting] = await storage.approvals.page(TENANT)
+
+        assert waiting.description == "And now?"
+
+    async def test_approvals_come_page_by_page(self, storage: Storage) -> None:
+        names = [f"e{n}" for n in range(3)]
+        await store(storage, *(commit(name, ask=[approval("b", name), approval("a", name)]) for name in names))
+
+        found = await pages(
+            lambda after: storage.approvals.page(TENANT, limit=4, after=after),
+            lambda last: (last.execution_id, last.node_id),
+        )
+        of_one = await storage.approvals.page(TENANT, execution_id="e1")
+
+        assert found == [approval(node, name) for name in names for node in ("a", "b")]
+        assert of_one == [approval("a", "e1"), approval("b", "e1")]
+
+
+class ReceiptsContract:
+    async def test_a_receipt_tells_what_the_key_led_to(self, storage: Storage) -> None:
+        await store(storage, commit(receipt=receipt()))
+
+        assert await storage.receipts.get(TENANT, "key-1") == receipt()
+        assert await storage.receipts.get(TENANT, "key-2") is None
+
+    async def test_a_taken_key_leaves_no_trace(self, storage: Storage) -> None:
+        await store(storage, commit(receipt=receipt(result="e1")))
+
+        again = commit("e2", receipt=receipt(result="e2"), enqueue=[item(execution_id="e2")])
+        answers = await storage.commit([again, commit("e3")])
+
+        assert kinds(answers) == [KeyTaken, None]
+        assert await sequence_of(storage, "e2") is None
+        assert await storage.work.pending() == []
+        assert await storage.receipts.get(TENANT, "key-1") == receipt(result="e1")
+
+    async def test_of_two_requests_with_one_key_in_a_batch_the_first_wins(self, storage: Storage) -> None:
+        answers = await storage.commit([commit("a", receipt=receipt()), commit("b", receipt=receipt())])
+
+        assert kinds(answers) == [None, KeyTaken]
+
+    async def test_a_lost_race_takes_no_key(self, storage: Storage) -> None:
+        await store(storage, commit())
+
+        assert kinds(await storage.commit([commit(expected=4, receipt=receipt())])) == [SequenceConflict]
+        assert await storage.receipts.get(TENANT, "key-1") is None
+
+    async def test_old_receipts_are_forgotten(self, storage: Storage) -> None:
+        await store(
+            storage,
+            commit("a", receipt=receipt("old", created_at=NOON - 1)),
+            commit("b", receipt=receipt("new", created_at=NOON)),
+        )
+
+        assert await storage.receipts.forget(NOON) == 1
+        assert await storage.receipts.get(TENANT, "old") is None
+        assert await storage.receipts.get(TENANT, "new") is not None
+
+
+class WorkflowsContract:
+    async def test_a_definition_is_read_back_as_it_was_added(self, storage: Storage) -> None:
+        added = workflow(ir='{"name": "Recherche 🧡"}'.encode())
+
+        assert await storage.workflows.add(TENANT, added) is True
+        assert await storage.workflows.get(TENANT, "research", "1.0.0") == added
+        assert await storage.workflows.get(TENANT, "research", "2.0.0") is None
+
+    async def test_the_same_content_again_is_accepted(self, storage: Storage) -> None:
+        await storage.workflows.add(TENANT, workflow())
+
+        again = replace(workflow(), created_at=NOON + 9)
+
+        assert await storage.workflows.add(TENANT, again) is False
+        assert await storage.workflows.get(TENANT, "research", "1.0.0") == workflow()
+
+    async def test_other_content_under_the_same_version_is_a_conflict(self, storage: Storage) -> None:
+        await storage.workflows.add(TENANT, workflow())
+
+        with pytest.raises(Conflict, match=r"research 1\.0\.0"):
+            await storage.workflows.add(TENANT, workflow(ir=b'{"other": 1}'), receipt())
+
+        assert await storage.workflows.get(TENANT, "research", "1.0.0") == workflow()
+        assert await storage.receipts.get(TENANT, "key-1") is None
+
+    async def test_a_definition_under_a_taken_key_is_not_added(self, storage: Storage) -> None:
+        await storage.workflows.add(TENANT, workflow(), receipt())
+
+        with pytest.raises(KeyTaken):
+            await storage.workflows.add(TENANT, workflow(version="2.0.0"), receipt())
+
+        assert await storage.receipts.get(TENANT, "key-1") == receipt()
+        assert await storage.workflows.versions(TENANT, "research") == [("1.0.0", NOON)]
+
+    async def test_every_version_is_listed(self, storage: Storage) -> None:
+        for version in ("1.0.0", "1.1.0", "0.9.0+build"):
+            await storage.workflows.add(TENANT, workflow(version=version))
+        await storage.workflows.add(TENANT, workflow("other"))
+
+        listed = await storage.workflows.versions(TENANT, "research")
+
+        assert sorted(listed) == [("0.9.0+build", NOON), ("1.0.0", NOON), ("1.1.0", NOON)]
+        assert await storage.workflows.versions(TENANT, "nothing") == []
+
+    async def test_a_page_of_workflows_has_all_their_versions(self, storage: Storage) -> None:
+        for workflow_id in ("c", "a", "b"):
+            for version in ("1.0.0", "2.0.0"):
+                await storage.workflows.add(TENANT, workflow(workflow_id, version))
+
+        first = await storage.workflows.page(TENANT, limit=2)
+        rest = await storage.workflows.page(TENANT, limit=2, after="b")
+
+        assert first == [(name, version, NOON) for name in "ab" for version in ("1.0.0", "2.0.0")]
+        assert rest == [("c", "1.0.0", NOON), ("c", "2.0.0", NOON)]
+
+
+class TenantsContract:
+    async def test_a_tenant_reads_nothing_of_another_one(self, storage: Storage) -> None:
+        await store(
+            storage,
+            commit(ask=[approval()], receipt=receipt(), snapshot=Snapshot(1, b"{}")),
+        )
+        await storage.workflows.add(TENANT, workflow())
+
+        assert await storage.executions.load("rival", "e1") is None
+        assert await storage.executions.head("rival", "e1") is None
+        assert await storage.executions.events("rival", "e1") == []
+        assert await storage.executions.page("rival") == []
+        assert await storage.approvals.page("rival") == []
+        assert await storage.approvals.page("rival", execution_id="e1") == []
+        assert await storage.receipts.get("rival", "key-1") is None
+        assert await storage.workflows.get("rival", "research", "1.0.0") is None
+        assert await storage.workflows.versions("rival", "research") == []
+        assert await storage.workflows.page("rival") == []
+
+    async def test_tenants_may_use_the_same_names(self, storage: Storage) -> None:
+        def full(tenant: str, count: int) -> Commit:
+            return commit(
+                tenant_id=tenant,
+                count=count,
+                enqueue=[item(tenant_id=tenant)],
+                set_timers=[replace(timer(), tenant_id=tenant)],
+                ask=[approval()],
+                send=[replace(delivery(), tenant_id=tenant)],
+                receipt=receipt(result=tenant),
+                snapshot=Snapshot(count, tenant.encode()),
+            )
+
+        await store(storage, full(TENANT, 1), full("rival", 2))
+        added = [await storage.workflows.add(name, workflow(ir=name.encode())) for name in (TENANT, "rival")]
+
+        assert added == [True, True]
+        for tenant, count in ((TENANT, 1), ("rival", 2)):
+            found = await storage.executions.load(tenant, "e1")
+            kept = await storage.receipts.get(tenant, "key-1")
+            assert found is not None
+            assert kept is not None
+            assert (found.head.sequence, found.snapshot) == (count, Snapshot(count, tenant.encode()))
+            assert kept.result == tenant
+            assert len(await storage.executions.page(tenant)) == len(await storage.approvals.page(tenant)) == 1
+
+    async def test_a_commit_changes_nothing_of_another_tenant(self, storage: Storage) -> None:
+        theirs = commit(
+            tenant_id="rival",
+            enqueue=[item(tenant_id="rival")],
+            set_timers=[replace(timer(), tenant_id="rival")],
+            ask=[approval()],
+            send=[replace(delivery(), tenant_id="rival")],
+        )
+        await store(storage, theirs, commit())
+
+        ours = commit(expected=1, settle=["search"], cancel_timers=["t1"], answered=["review"], delivered="d1")
+        await store(storage, ours)
+
+        assert await storage.work.pending() == list(theirs.enqueue)
+        assert await storage.timers.due(NOON) == list(theirs.set_timers)
+        assert await storage.approvals.page("rival") == list(theirs.ask)
+        assert await storage.work.deliveries() == list(theirs.send)
+        assert await storage.executions.head("rival", "e1") == theirs.head
+
+
+class StorageContract(
+    CommitContract,
+    ExecutionsContract,
+    WorkContract,
+    TimersContract,
+    ApprovalsContract,
+    ReceiptsContract,
+    WorkflowsContract,
+    TenantsContract,
+):
+    """All of it, by noun. Every test gets the subclass's `storage` fixture, empty."""
+
+    pytestmark = pytest.mark.asyncio
+
+    async def test_a_closed_storage_refuses(self, storage: Storage) -> None:
+        await storage.close()
+        await storage.close()
+
+        assert kinds(await storage.commit([commit()])) == [StorageError]
+        with pytest.raises(StorageError):
+            await storage.executions.head(TENANT, "e1")

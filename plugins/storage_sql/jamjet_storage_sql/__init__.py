@@ -1,0 +1,10 @@
+"""A storage on any SQL database that SQLAlchemy speaks to: schema, statements, `SqlStorage`.
+
+A library for storage drivers, not a plugin. A driver brings what differs: an engine, the threads that
+statements run on, and whether this process alone writes.
+"""
+
+from .schema import SCHEMA_VERSION, metadata
+from .storage import SqlStorage
+
+__all__ = ["SCHEMA_VERSION", "SqlStorage", "metadata"]

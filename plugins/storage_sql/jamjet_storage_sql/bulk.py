@@ -1,0 +1,136 @@
+"""One statement over many rows, as few calls.
+
+A Core statement over one row is compiled once per dialect; running it repeats the row in its VALUES clause.
+`executemany` would do the same work, but Python's sqlite3 releases the GIL once per row, and gets it back only
+when the event loop lets go: measured beside a busy loop, 600 rows a second against 35,000 this way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+from jamjet_kernel.ports import Commit
+from sqlalchemy import (
+    Connection,
+    Dialect,
+    Executable,
+    Select,
+    Table,
+    bindparam,
+    column,
+    delete,
+    select,
+    tuple_,
+    values,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.expression import ColumnElement
+
+Row = tuple[Any, ...]
+
+ROWS = 500
+"""In one statement. Databases limit its parameters: SQLite to 32,766, PostgreSQL to 65,535."""
+
+_INSERTS: dict[str, Callable[[Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+class Bulk:
+    """`build` makes the statement over one row, whose parameters must be named after `columns`, in order."""
+
+    def __init__(self, columns: Iterable[str], build: Callable[[Dialect], Executable]) -> None:
+        self._columns = list(columns)
+        self._build = build
+        self._parts: dict[tuple[str, str], tuple[str, str, str]] = {}
+
+    def run(self, tx: Connection, rows: Sequence[Row]) -> int:
+        """Answers how many rows of the table were touched."""
+        if not rows:
+            return 0
+        before, row, after = self._compiled(tx.dialect)
+        touched = 0
+        for start in range(0, len(rows), ROWS):
+            chunk = rows[start : start + ROWS]
+            sql = before + ", ".join([row] * len(chunk)) + after
+            touched += _execute(tx, sql, tuple(chain.from_iterable(chunk)))
+        return touched
+
+    def _compiled(self, dialect: Dialect) -> tuple[str, str, str]:
+        key = (dialect.name, dialect.paramstyle)
+        if key not in self._parts:
+            self._parts[key] = self._compile(dialect)
+        return self._parts[key]
+
+    def _compile(self, dialect: Dialect) -> tuple[str, str, str]:
+        compiled: Any = self._build(dialect).compile(dialect=dialect)  # type: ignore[attr-defined]
+        assert compiled.positiontup == self._columns, compiled.positiontup
+        before, row, after = re.split(r"(?<=VALUES )(\([^()]*\))", str(compiled), maxsplit=1)
+        return before, row, after
+
+
+def _execute(tx: Connection, sql: str, parameters: Row) -> int:
+    # Past SQLAlchemy's execution context: it costs 40 µs a statement, and a commit of one step has five.
+    cursor = tx.connection.cursor()
+    try:
+        cursor.execute(sql, parameters)
+        return cursor.rowcount
+    finally:
+        cursor.close()
+
+
+def insert_new(table: Table) -> Bulk:
+    """Leaves out rows whose key is there already: compare `run`'s answer."""
+    return Bulk(table.columns.keys(), lambda dialect: _insert(table, dialect).on_conflict_do_nothing())
+
+
+def upsert(table: Table) -> Bulk:
+    def build(dialect: Dialect) -> Executable:
+        statement = _insert(table, dialect)
+        changed = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key}
+        built: Executable = statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed)
+        return built
+
+    return Bulk(table.columns.keys(), build)
+
+
+def delete_keys(table: Table) -> Bulk:
+    keys = list(table.primary_key)
+    statement = delete(table).where(tuple_(*keys).in_(given(keys)))
+    return Bulk([key.name for key in keys], lambda _: statement)
+
+
+def given(columns: Iterable[ColumnElement[Any]]) -> Select[Any]:
+    """The rows of this run, to select from."""
+    named = [column(c.key or "", c.type) for c in columns]
+    rows = values(*named, name="given").data([tuple(bindparam(c.name, type_=c.type) for c in named)])
+    # Nested, for two reasons of SQLite's: it names the columns of VALUES in a common table expression only, and
+    # sqlite3 counts the rows of a statement only when its first word is INSERT, UPDATE or DELETE. And
+    # `IN (VALUES …)` without it scans the whole table.
+    return select(rows.cte("given", nesting=True))
+
+
+def net(
+    commits: Iterable[Commit],
+    *,
+    ended: Callable[[Commit], Iterable[Row]],
+    begun: Callable[[Commit], Iterable[Row]],
+    key: int,
+) -> tuple[list[Row], list[Row]]:
+    """What a batch does to a table in the end: the keys to delete, the rows to have.
+
+    The first `key` values of a row are its key. What one commit of the batch begins a later one may end.
+    """
+    last: dict[Row, Row | None] = {}
+    for commit in commits:
+        for gone in ended(commit):
+            last[gone] = None
+        for row in begun(commit):
+            last[row[:key]] = row
+    return [gone for gone, row in last.items() if row is None], [row for row in last.values() if row is not None]
+
+
+def _insert(table: Table, dialect: Dialect) -> Any:
+    insert = _INSERTS[dialect.name](table)
+    return insert.values({c.name: bindparam(c.name, type_=c.type) for c in table.columns})

@@ -1,0 +1,105 @@
+"""The hot path: a batch of commits, made true in one transaction.
+
+Nearly always all commits of a batch are good, so they are first written together, a few statements for all of
+them. When the database touched fewer rows than that takes, one has lost a race: all is rolled back and written
+again commit by commit, each under a savepoint, to find which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jamjet_kernel.errors import Conflict, JamJetError, SequenceConflict
+from jamjet_kernel.ports import Commit
+from sqlalchemy import Connection
+
+from . import approvals, executions, receipts, timers, work
+from .bulk import Bulk, Row
+from .transactions import database_errors, storage_error
+
+
+class Refused(Exception):
+    """Not all of the commits can be written. Roll back: a part of them is."""
+
+
+class SomeLost(Refused):
+    """Some execution is not where a commit expects it."""
+
+
+class SomeKeyTaken(Refused):
+    """Some receipt's key is there."""
+
+
+def write(tx: Connection, commits: Sequence[Commit]) -> None:
+    """All of them, in few statements. What a later commit undoes of an earlier one is not written at all."""
+    _write_receipts(tx, commits)
+    _write_executions(tx, commits)
+    _change(tx, work.SETTLE, work.ENQUEUE, work.changed_items(commits))
+    _change(tx, timers.CANCEL, timers.SET, timers.changed(commits))
+    _change(tx, approvals.ANSWERED, approvals.ASK, approvals.changed(commits))
+    _change(tx, work.DELIVERED, work.SEND, work.changed_deliveries(commits))
+
+
+def write_each(tx: Connection, commits: Sequence[Commit]) -> list[JamJetError | None]:
+    """One by one; answers why each was refused. What follows a refused commit in its execution is refused too."""
+    lost: set[tuple[str, str]] = set()
+    answers: list[JamJetError | None] = []
+    for commit in commits:
+        execution = (commit.tenant_id, commit.head.execution_id)
+        refusal = _moved_on(commit) if execution in lost else _write_one(tx, commit)
+        if refusal is not None:
+            lost.add(execution)
+        answers.append(refusal)
+    return answers
+
+
+def _write_one(tx: Connection, commit: Commit) -> JamJetError | None:
+    failures: tuple[type[Exception], ...] = (Refused, *database_errors(tx.dialect))
+    savepoint = tx.begin_nested()
+    try:
+        write(tx, [commit])
+        savepoint.commit()
+    except failures as error:
+        # Fails where the database has given up the whole transaction, on a full disk for instance.
+        savepoint.rollback()
+        return _refusal(commit, error)
+    return None
+
+
+def _refusal(commit: Commit, error: Exception) -> JamJetError:
+    if isinstance(error, SomeKeyTaken) and commit.receipt:
+        return receipts.key_taken(commit.receipt)
+    return _moved_on(commit) if isinstance(error, SomeLost) else storage_error(error)
+
+
+def _moved_on(commit: Commit) -> Conflict:
+    execution_id = commit.head.execution_id
+    if commit.expected == 0:
+        return SequenceConflict(f"execution {execution_id} exists already")
+    return SequenceConflict(
+        f"execution {execution_id} is not at sequence {commit.expected}; another writer moved it on"
+    )
+
+
+def _write_receipts(tx: Connection, commits: Sequence[Commit]) -> None:
+    rows = receipts.committed(commits)
+    if receipts.INSERT.run(tx, rows) != len(rows):
+        raise SomeKeyTaken
+
+
+def _write_executions(tx: Connection, commits: Sequence[Commit]) -> None:
+    heads, log = executions.heads(commits), executions.recorded(commits)
+    if heads is None:
+        raise SomeLost
+    created, moved = heads
+    if executions.CREATE.run(tx, created) != len(created) or executions.MOVE.run(tx, moved) != len(moved):
+        raise SomeLost
+    if executions.RECORD.run(tx, log) != len(log):
+        raise SomeLost
+    executions.SNAPSHOT.run(tx, executions.snapshots(commits))
+
+
+def _change(tx: Connection, delete: Bulk, upsert: Bulk, changed: tuple[Sequence[Row], Sequence[Row]]) -> None:
+    ended, begun = changed
+    delete.run(tx, ended)
+    upsert.run(tx, begun)

@@ -1,0 +1,130 @@
+"""The tables.
+
+Rules, so that the same SQL runs on one file and on a cluster: `tenant_id` leads every primary key; ids are
+made by whoever makes the thing, there are no database sequences; no foreign keys; times are milliseconds in
+a BigInteger; the log is append-only and the work table narrow.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+
+SCHEMA_VERSION = 1
+"""Stored by the driver; a database with a higher one was made by a newer runtime."""
+
+metadata = MetaData()
+
+
+def _key(name: str) -> Column[str]:
+    return Column(name, Text, primary_key=True)
+
+
+executions = Table(
+    "executions",
+    metadata,
+    _key("tenant_id"),
+    _key("execution_id"),
+    Column("workflow_id", Text, nullable=False),
+    Column("workflow_version", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("completed_at", BigInteger),
+    Column("parent_execution_id", Text),
+    # Read backwards for "newest first".
+    Index("executions_by_time", "tenant_id", "created_at", "execution_id"),
+    Index("executions_by_status", "tenant_id", "status", "created_at", "execution_id"),
+    Index("executions_by_workflow", "tenant_id", "workflow_id", "created_at", "execution_id"),
+)
+
+# With a rowid: measured 201 against 139 thousand events a second without, as bodies are only appended.
+events = Table(
+    "events",
+    metadata,
+    _key("tenant_id"),
+    _key("execution_id"),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    _key("tenant_id"),
+    _key("execution_id"),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+workflows = Table(
+    "workflows",
+    metadata,
+    _key("tenant_id"),
+    _key("workflow_id"),
+    _key("version"),
+    Column("ir", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+work_items = Table(
+    "work_items",
+    metadata,
+    _key("tenant_id"),
+    _key("execution_id"),
+    _key("run_id"),
+    Column("attempt", Integer, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("available_at", BigInteger, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_expires_at", BigInteger),
+    Column("fence", BigInteger, nullable=False, server_default="0"),
+    sqlite_with_rowid=False,
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    _key("tenant_id"),
+    _key("execution_id"),
+    _key("node_id"),
+    Column("requested_at", BigInteger, nullable=False),
+    Column("workflow_id", Text, nullable=False),
+    Column("description", Text),
+    Column("expires_at", BigInteger),
+    Column("tool", Text),
+    sqlite_with_rowid=False,
+)
+
+timers = Table(
+    "timers",
+    metadata,
+    _key("tenant_id"),
+    _key("execution_id"),
+    _key("timer_id"),
+    Column("fire_at", BigInteger, nullable=False),
+    Column("node_id", Text),
+    Index("timers_by_time", "fire_at"),
+    sqlite_with_rowid=False,
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    _key("tenant_id"),
+    _key("delivery_id"),
+    Column("execution_id", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("deliveries_by_id", "delivery_id"),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    _key("tenant_id"),
+    _key("key"),
+    Column("fingerprint", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("receipts_by_time", "created_at"),
+)

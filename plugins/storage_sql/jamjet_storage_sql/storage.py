@@ -1,0 +1,66 @@
+"""The port `Storage`, on SQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+
+from jamjet_kernel.errors import JamJetError, StorageError
+from jamjet_kernel.ports import Approvals, Commit, Executions, Receipts, Timers, Work, Workflows
+from sqlalchemy import Engine
+
+from .approvals import SqlApprovals
+from .commit import Refused, write, write_each
+from .executions import SqlExecutions
+from .receipts import SqlReceipts
+from .timers import SqlTimers
+from .transactions import Transactions
+from .work import SqlWork
+from .workflows import SqlWorkflows
+
+
+class SqlStorage:
+    """Statements run on the threads of `writer` and `readers`, which the storage owns from now on.
+
+    The tables must be there. `released` is called once everything is closed.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        writer: Executor,
+        readers: Executor,
+        exclusive: bool,
+        released: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._transactions = Transactions(engine, writer=writer, readers=readers)
+        self._released = released
+        self.exclusive = exclusive
+        self.executions: Executions = SqlExecutions(self._transactions)
+        self.workflows: Workflows = SqlWorkflows(self._transactions)
+        self.work: Work = SqlWork(self._transactions)
+        self.approvals: Approvals = SqlApprovals(self._transactions)
+        self.timers: Timers = SqlTimers(self._transactions)
+        self.receipts: Receipts = SqlReceipts(self._transactions)
+
+    async def commit(self, commits: Sequence[Commit]) -> list[JamJetError | None]:
+        try:
+            return await self._commit(commits)
+        except StorageError as error:
+            return [error] * len(commits)
+
+    async def _commit(self, commits: Sequence[Commit]) -> list[JamJetError | None]:
+        try:
+            await self._transactions.write(write, commits)
+        except (Refused, StorageError):
+            return await self._transactions.write(write_each, commits)
+        return [None] * len(commits)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._transactions.close()
+        self._released()

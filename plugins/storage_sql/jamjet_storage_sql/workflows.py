@@ -1,0 +1,75 @@
+"""Workflows: registered definitions, immutable under (tenant, workflow_id, version)."""
+
+from __future__ import annotations
+
+from jamjet_kernel.errors import Conflict
+from jamjet_kernel.ports import Receipt, WorkflowVersion
+from sqlalchemy import Connection, select
+
+from . import receipts, schema
+from .bulk import insert_new
+from .transactions import Transactions
+
+_workflows = schema.workflows
+_INSERT = insert_new(_workflows)
+
+
+class SqlWorkflows:
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    async def add(self, tenant_id: str, version: WorkflowVersion, receipt: Receipt | None = None) -> bool:
+        return await self._transactions.write(add, tenant_id, version, receipt)
+
+    async def get(self, tenant_id: str, workflow_id: str, version: str) -> WorkflowVersion | None:
+        return await self._transactions.read(get, tenant_id, workflow_id, version)
+
+    async def versions(self, tenant_id: str, workflow_id: str) -> list[tuple[str, int]]:
+        return await self._transactions.read(versions, tenant_id, workflow_id)
+
+    async def page(self, tenant_id: str, *, limit: int = 50, after: str | None = None) -> list[tuple[str, str, int]]:
+        return await self._transactions.read(page, tenant_id, limit, after)
+
+
+def add(tx: Connection, tenant_id: str, version: WorkflowVersion, receipt: Receipt | None) -> bool:
+    if receipt is not None:
+        receipts.add(tx, tenant_id, receipt)
+    row = (tenant_id, version.workflow_id, version.version, version.ir, version.created_at)
+    if _INSERT.run(tx, [row]):
+        return True
+    stored = get(tx, tenant_id, version.workflow_id, version.version)
+    if stored is None or stored.ir != version.ir:
+        raise Conflict(
+            f"workflow {version.workflow_id} {version.version} is registered with other content; "
+            "a registered version never changes, give the new content a new one"
+        )
+    return False
+
+
+def get(tx: Connection, tenant_id: str, workflow_id: str, version: str) -> WorkflowVersion | None:
+    c = _workflows.c
+    query = select(c.ir, c.created_at).where(
+        c.tenant_id == tenant_id, c.workflow_id == workflow_id, c.version == version
+    )
+    row = tx.execute(query).first()
+    return WorkflowVersion(workflow_id, version, row.ir, row.created_at) if row else None
+
+
+def versions(tx: Connection, tenant_id: str, workflow_id: str) -> list[tuple[str, int]]:
+    c = _workflows.c
+    query = select(c.version, c.created_at).where(c.tenant_id == tenant_id, c.workflow_id == workflow_id)
+    return [(row.version, row.created_at) for row in tx.execute(query)]
+
+
+def page(tx: Connection, tenant_id: str, limit: int, after: str | None) -> list[tuple[str, str, int]]:
+    c = _workflows.c
+    ids = select(c.workflow_id).where(c.tenant_id == tenant_id).distinct()
+    if after is not None:
+        ids = ids.where(c.workflow_id > after)
+    listed = ids.order_by(c.workflow_id).limit(limit)
+    query = (
+        select(c.workflow_id, c.version, c.created_at)
+        .where(c.tenant_id == tenant_id, c.workflow_id.in_(listed))
+        .order_by(c.workflow_id, c.created_at, c.version)
+    )
+    return [(row.workflow_id, row.version, row.created_at) for row in tx.execute(query)]

@@ -1,0 +1,46 @@
+"""The storage driver for SQLite: one file, one runtime process, nothing to set up.
+
+It answers to a path (`.jamjet/runtime.db`) and to a URL (`sqlite:///relative.db`, or with four slashes an
+absolute path).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jamjet_kernel.hookspecs import hookimpl
+from jamjet_storage_sql import SqlStorage
+
+from .engine import open_engine
+from .location import path_of
+from .lock import lock
+
+if TYPE_CHECKING:
+    from jamjet_kernel.settings import Settings
+
+READERS = 4
+
+
+@hookimpl
+def open_storage(url: str, settings: Settings) -> SqlStorage | None:
+    path = path_of(url)
+    return None if path is None else open_file(path, getattr(settings, "sqlite_synchronous", "FULL"))
+
+
+def open_file(path: Path, synchronous: str = "FULL") -> SqlStorage:
+    """Raises `PluginError` when the file cannot be used; then it is as it was."""
+    release = lock(path)
+    try:
+        engine = open_engine(path, synchronous=synchronous, connections=READERS + 1)
+    except BaseException:
+        release()
+        raise
+    return SqlStorage(
+        engine,
+        writer=ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer"),
+        readers=ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader"),
+        exclusive=True,
+        released=release,
+    )

@@ -1,0 +1,193 @@
+"""`jamjet dev` and `jamjet-server`: how a server begins and ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jamjet_kernel.cli import client
+from jamjet_kernel.cli.exit_codes import ExitCode
+from jamjet_kernel.cli.failures import CommandFailed
+
+from .conftest import BIN, Jamjet, Server, end, read_until, start_dev, write_project
+from .test_executions import start
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server that the test may stop."""
+    server = start_dev(write_project(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAMJET_URL", server.url)
+    yield server
+    end(server)
+
+
+def serve(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [BIN / "jamjet-server", *map(str, arguments)]
+    env = {"PATH": "/usr/bin:/bin", **environment}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=30)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_success(own: Server, number: int) -> None:
+    assert own.stop(number) == ExitCode.OK
+    assert "Traceback" not in (own.folder / "server.log").read_text()
+
+
+def test_open_event_streams_do_not_hold_the_end(jamjet: Jamjet, own: Server) -> None:
+    execution_id = start(jamjet, "review.yaml", '{"value": 1}')
+    url = f"{own.url}/executions/{execution_id}/events"
+    with httpx.stream("GET", url, headers={"Accept": "text/event-stream"}, timeout=10) as stream:
+        lines = stream.iter_lines()
+        next(line for line in lines if "WorkflowPaused" in line)
+        began = time.monotonic()
+
+        code = own.stop()
+
+        assert code == ExitCode.OK
+        assert time.monotonic() - began < 5
+        assert list(lines)[-1:] in ([""], [])
+    assert "rror" not in (own.folder / "server.log").read_text()
+
+
+def test_a_request_that_waits_is_turned_away_at_the_end(jamjet: Jamjet, own: Server) -> None:
+    execution_id = start(jamjet, "review.yaml", '{"value": 1}')
+    address = ("127.0.0.1", int(own.url.rpartition(":")[2]))
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(f"GET /executions/{execution_id}?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        httpx.get(f"{own.url}/health")  # sent later and answered, so the first one has arrived
+
+        code = own.stop()
+        answer = connection.makefile("rb").read().decode()
+
+    assert code == ExitCode.OK
+    assert answer.startswith("HTTP/1.1 503 ")
+    assert '"code": "unavailable"' in answer
+    assert "Traceback" not in (own.folder / "server.log").read_text()
+
+
+def test_following_survives_a_restart(jamjet: Jamjet, own: Server) -> None:
+    execution_id = start(jamjet, "review.yaml", '{"value": 1}')
+    follower = subprocess.Popen(
+        [BIN / "jamjet", "events", execution_id, "--follow", "--json"], stdout=subprocess.PIPE, text=True
+    )
+    assert follower.stdout is not None
+    seen = read_until("WorkflowPaused", follower.stdout)
+
+    own.stop()
+    again = start_dev(own.folder, int(own.url.rpartition(":")[2]))
+    approved = jamjet("approve", execution_id)
+    rest, _ = follower.communicate(timeout=20)
+    end(again)
+
+    assert approved.code == ExitCode.OK, approved.err
+    lines = [*seen, *rest.splitlines()]
+    assert follower.returncode == ExitCode.OK
+    assert [f'"sequence": {number},' in line for number, line in enumerate(lines, 1)] == [True] * len(lines)
+    assert "WorkflowCompleted" in lines[-1]
+
+
+def test_following_gives_up_on_a_runtime_that_does_not_come_back(
+    jamjet: Jamjet, own: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_PAUSES_BETWEEN_CONNECTIONS", (0, 0))
+    execution_id = start(jamjet, "review.yaml", '{"value": 1}')
+    with closing(client.Client(own.url)) as asked:
+        events = asked.follow(execution_id)
+        seen = next(events)
+
+        own.stop()
+
+        with pytest.raises(CommandFailed, match="no runtime answers") as lost:
+            list(events)
+    assert seen["kind"] == "WorkflowStarted"
+    assert lost.value.code is ExitCode.UNREACHABLE
+
+
+def test_a_busy_port_is_said_in_one_line(own: Server, tmp_path: Path) -> None:
+    port = own.url.rpartition(":")[2]
+
+    refused = serve("--port", port, cwd=tmp_path)
+
+    assert refused.returncode == ExitCode.FAILED
+    assert refused.stderr.startswith(f"error: cannot listen on 127.0.0.1:{port}: ")
+    assert len(refused.stderr.splitlines()) == 2
+
+
+def test_a_database_that_another_runtime_owns_is_said_in_one_line(own: Server) -> None:
+    refused = serve("--port", 0, cwd=own.folder)
+
+    assert refused.returncode == ExitCode.FAILED
+    assert refused.stderr.startswith("error: ")
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.com", "192.168.1.1"])
+def test_only_loopback_is_served(host: str, tmp_path: Path) -> None:
+    by_option = serve("--host", host, cwd=tmp_path)
+    by_environment = serve(cwd=tmp_path, JAMJET_BIND=host)
+
+    for refused in (by_option, by_environment):
+        assert refused.returncode == ExitCode.USAGE
+        assert "no authentication" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dev_refuses_other_addresses_too(jamjet: Jamjet) -> None:
+    assert jamjet("dev", "--host", "0.0.0.0").code == ExitCode.USAGE
+
+
+def test_an_unknown_storage_is_named_with_what_is_installed(tmp_path: Path) -> None:
+    refused = serve("--port", 0, "--database-url", "oracle://db", cwd=tmp_path)
+
+    assert refused.returncode == ExitCode.FAILED
+    assert "oracle" in refused.stderr
+    assert "sqlite" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_server_says_one_line_when_it_is_ready(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [BIN / "jamjet-server", "--port", "0", "--database-url", "own.db"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    ready = process.stdout.readline()
+    url = ready.split()[4]
+
+    health = httpx.get(f"{url}/health")
+    process.send_signal(signal.SIGTERM)
+    rest, errors = process.communicate(timeout=20)
+
+    assert ready.startswith("JamJet Runtime ")
+    assert ready.endswith(" (database own.db)\n")
+    assert health.json()["status"] == "ok"
+    assert "server" not in health.headers
+    assert rest == ""
+    assert "Traceback" not in errors
+
+
+def test_ipv6_loopback_is_served(tmp_path: Path) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    process = subprocess.Popen(
+        [BIN / "jamjet-server", "--port", "0", "--host", "::1"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[4]
+
+    answer = httpx.get(f"{url}/health")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+
+    assert url.startswith("http://[::1]:")
+    assert answer.status_code == 200

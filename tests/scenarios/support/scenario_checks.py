@@ -1,0 +1,105 @@
+"""What must hold for every execution in a database, whatever happened to the runtimes that wrote it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from jamjet_kernel.core import events as ev
+from jamjet_kernel.core import progress as core
+from jamjet_kernel.core.progress import Progress
+
+TERMINAL = ("WorkflowCompleted", "WorkflowFailed", "WorkflowCancelled")
+
+
+@dataclass(frozen=True)
+class Execution:
+    execution_id: str
+    workflow_id: str
+    events: list[ev.Event]
+    progress: Progress
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(event, kind) for event in self.events)
+
+
+def sound(database: Path) -> list[Execution]:
+    """Every execution of the database, once it has passed."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.row_factory = sqlite3.Row
+        found = [_sound(connection, head) for head in connection.execute("SELECT * FROM executions").fetchall()]
+        logs = connection.execute("SELECT count(DISTINCT execution_id) FROM events").fetchone()[0]
+        assert logs == len(found), "there is a log without a head, or a head without a log"
+        _nothing_left_of_what_ended(connection)
+    return found
+
+
+def _sound(connection: sqlite3.Connection, head: sqlite3.Row) -> Execution:
+    key = (head["tenant_id"], head["execution_id"])
+    where = "WHERE tenant_id = ? AND execution_id = ? ORDER BY sequence"
+    rows = connection.execute(f"SELECT sequence, body FROM events {where}", key).fetchall()
+    log = [ev.decode(row["body"]) for row in rows]
+    assert [row["sequence"] for row in rows] == list(range(1, len(rows) + 1)), f"the log of {key} has a gap"
+    progress = reduce(core.evolve, log, Progress())
+    assert _head(head) == _replayed(progress), f"the head of {key} is not what its log adds up to"
+    for snapshot in connection.execute(f"SELECT sequence, body FROM snapshots {where}", key):
+        prefix = reduce(core.evolve, log[: snapshot["sequence"]], Progress())
+        assert core.encode(prefix) == snapshot["body"], f"a snapshot of {key} is not what its log adds up to"
+    _each_result_once(log)
+    _nothing_after_the_end(log)
+    return Execution(head["execution_id"], head["workflow_id"], log, progress)
+
+
+def _head(head: sqlite3.Row) -> tuple[Any, ...]:
+    return head["sequence"], head["status"], head["workflow_id"], head["workflow_version"], head["completed_at"]
+
+
+def _replayed(progress: Progress) -> tuple[Any, ...]:
+    return (
+        progress.sequence,
+        progress.status.value,
+        progress.workflow_id,
+        progress.workflow_version,
+        progress.ended_at,
+    )
+
+
+def _each_result_once(log: list[ev.Event]) -> None:
+    results = Counter(_results(log))
+    assert not [result for result, times in results.items() if times > 1], results
+
+
+def _results(log: list[ev.Event]) -> Iterator[tuple[str | None, int, int]]:
+    """A node's final results by (node, iteration), counted anew after each retry of the execution."""
+    retries = 0
+    for event in log:
+        if isinstance(event, ev.WorkflowRetried):
+            retries += 1
+        if isinstance(event, ev.NodeCompleted) or (isinstance(event, ev.NodeFailed) and event.final):
+            yield event.node_id, event.iteration, retries
+
+
+def _nothing_after_the_end(log: list[ev.Event]) -> None:
+    for event, following in zip(log, log[1:], strict=False):
+        if ev.kind_of(event) in TERMINAL:
+            assert isinstance(following, ev.WorkflowRetried), f"{following} follows {event}"
+
+
+def _nothing_left_of_what_ended(connection: sqlite3.Connection) -> None:
+    for table in ("work_items", "timers", "approvals"):
+        left = connection.execute(
+            f"SELECT rest.* FROM {table} AS rest JOIN executions USING (tenant_id, execution_id)"
+            " WHERE status IN ('completed', 'failed', 'cancelled')"
+        ).fetchall()
+        assert not left, f"{table} of ended executions: {[tuple(row) for row in left[:5]]}"
+    orphans = connection.execute(
+        "SELECT delivery_id FROM deliveries JOIN executions USING (tenant_id, execution_id)"
+        " WHERE status IN ('completed', 'cancelled')"
+    ).fetchall()
+    assert not orphans, f"{len(orphans)} deliveries to executions that have ended"
