@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from jamjet_kernel import Settings
 from jamjet_kernel.runtime import Runtime, open_runtime
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
-from jamjet_kernel.authoring import AuthoringError, compile_text
 from pydantic import BaseModel, ConfigDict
+
+from jamjet_kernel.authoring import AuthoringError, compile_text
 
 
 class Config(BaseModel):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from jamjet_kernel.authoring import AuthoringError, compile_text
 from jamjet_kernel.core.graph import parse
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from jamjet_kernel.authoring import AuthoringError, compile_text, load
 from jamjet_kernel.errors import Invalid
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
 from jamjet_kernel.authoring import AuthoringError, compile_text
 from jamjet_kernel.core.graph import parse
 

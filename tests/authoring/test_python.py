@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from jamjet_kernel.authoring import AuthoringError, Workflow, load
 
 Loaded = Callable[..., dict[str, Any]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from jamjet_kernel.authoring import AuthoringError, compile_text, load
 from jamjet_kernel.core.graph import parse
 

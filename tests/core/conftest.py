@@ -6,6 +6,8 @@ from functools import reduce
 from typing import Any
 
 import msgspec
+from pydantic import BaseModel, ConfigDict
+
 from jamjet_kernel.core import events as ev
 from jamjet_kernel.core import progress as core
 from jamjet_kernel.core.decide import (
@@ -25,7 +27,6 @@ from jamjet_kernel.core.decide import (
 from jamjet_kernel.core.graph import Graph, parse
 from jamjet_kernel.core.progress import BUSY, Progress, RunStatus, evolve
 from jamjet_kernel.errors import Invalid
-from pydantic import BaseModel, ConfigDict
 
 
 class Work(BaseModel):
@@ -76,10 +77,12 @@ def problems(nodes: dict[str, Any], *edges: str, **more: Any) -> dict[str, str]:
     try:
         graph(nodes, *edges, **more)
     except Invalid as error:
-        found = {problem.place: problem.message for problem in error.problems}
-        assert len(found) == len(error.problems), "a place is told twice"
-        return found
-    return {}
+        told = error.problems
+    else:
+        told = []
+    found = {problem.place: problem.message for problem in told}
+    assert len(found) == len(told), "a place is told twice"
+    return found
 
 
 def _edge(text: str) -> dict[str, str]:
@@ -280,7 +283,8 @@ class Play:
         if not after.is_terminal and not after.held:
             assert after.busy or after.waiting, "nothing is open, and yet it has not ended"
         if after.is_terminal:
-            assert not (self.work or self.timers or self.approvals or self.children)
+            left = [*self.work, *self.timers, *self.approvals, *self.children]
+            assert not left, "it has ended, and yet something is open"
 
 
 def play(nodes: dict[str, Any], *edges: str, input: dict[str, Any] | None = None, **more: Any) -> Play:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from jamjet_kernel.core.expressions import ExpressionError, expression, template
 
 SCOPE: dict[str, Any] = {
@@ -34,11 +35,7 @@ SCOPE: dict[str, Any] = {
 }
 
 json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda children: st.lists(children) | st.dictionaries(st.text(), children),
     max_leaves=20,
 )
@@ -108,9 +105,7 @@ def test_jinja_expressions_evaluate_to_native_values(source: str, value: Any) ->
     assert evaluate(source) == value
 
 
-@pytest.mark.parametrize(
-    "source", ["missing", "state.missing", "missing.a.b['c'].d", "state.nothing.a.b"]
-)
+@pytest.mark.parametrize("source", ["missing", "state.missing", "missing.a.b['c'].d", "state.nothing.a.b"])
 def test_a_missing_name_is_null_in_an_expression(source: str) -> None:
     assert evaluate(source) is None
     assert evaluate(f"{source} == null") is True
@@ -339,8 +334,7 @@ def test_statements_work_and_understand_the_operators() -> None:
         ("{% set a %}b{{ 1 }}{% endset %}{{ a }}", "b1"),
         ("{% macro hi(n) %}hi {{ n }}{% endmacro %}{{ hi('x') }}", "hi x"),
         (
-            "{% set t = namespace(n=0) %}"
-            "{% for d in state.docs %}{% set t.n = t.n + d.score %}{% endfor %}{{ t.n }}",
+            "{% set t = namespace(n=0) %}{% for d in state.docs %}{% set t.n = t.n + d.score %}{% endfor %}{{ t.n }}",
             "7",
         ),
         (
@@ -405,9 +399,7 @@ def test_what_is_not_available_is_refused_when_parsed(source: str) -> None:
         template(source)
 
 
-@pytest.mark.parametrize(
-    "source", ["lipsum()", "cycler(1)", "joiner()", "[1] | map('random') | list"]
-)
+@pytest.mark.parametrize("source", ["lipsum()", "cycler(1)", "joiner()", "[1] | map('random') | list"])
 def test_there_is_nothing_random_or_stateful(source: str) -> None:
     with pytest.raises(ExpressionError):
         evaluate(source)
@@ -448,8 +440,7 @@ def test_a_key_may_begin_with_an_underscore() -> None:
 
 
 DOUBLING = "".join(
-    f"{{% macro m{n}() %}}{{{{ m{n - 1}() }}}}{{{{ m{n - 1}() }}}}{{% endmacro %}}"
-    for n in range(1, 60)
+    f"{{% macro m{n}() %}}{{{{ m{n - 1}() }}}}{{{{ m{n - 1}() }}}}{{% endmacro %}}" for n in range(1, 60)
 )
 
 
@@ -531,8 +522,7 @@ def test_an_attack_in_an_expression_is_an_error(source: str) -> None:
         "{% for i in range(99999) %}{{ i }}{{ big }}{% endfor %}",
         "{% macro m0() %}x{% endmacro %}" + DOUBLING + "{{ m59() }}",
         "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}",
-        "{% macro m(n) %}{% if n %}{{ m(n - 1, varargs, varargs) }}{% endif %}{% endmacro %}"
-        "{{ m(80, 'x') }}",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1, varargs, varargs) }}{% endif %}{% endmacro %}{{ m(80, 'x') }}",
         "{% for i in [[1]] recursive %}{{ loop([i]) }}{% endfor %}",
         growing("'x'", "ns.a ~ ns.a"),
         growing("'x'", "ns.a + ns.a"),

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
-import msgspec
-import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+
 from jamjet_kernel.core import events as ev
-from jamjet_kernel.core import progress as core
-from jamjet_kernel.core.decide import decide
 from jamjet_kernel.core.graph import Graph, parse
-from jamjet_kernel.core.progress import Progress, RunStatus, evolve
-from jamjet_kernel.errors import Invalid, InvalidTransition, JamJetError
+from jamjet_kernel.core.progress import Progress, evolve
+from jamjet_kernel.errors import Invalid, JamJetError
 
 from .conftest import KINDS, Play, ir
 
@@ -162,7 +160,7 @@ def tangled(draw: Any) -> dict[str, Any]:
             sketch.nodes[name] = {"type": "join", "merge_strategy": draw(st.sampled_from(["first", "collect"]))}
         elif sketch.nodes[name]["type"] == "work" and sketch.chance(20):
             sketch.nodes[name]["on_error"] = draw(st.sampled_from(names))
-    for source, target in zip(names, names[1:], strict=False):
+    for source, target in pairwise(names):
         sketch.edges.append(f"{source} > {target}" + (f" if {sketch.condition()}" if sketch.chance(30) else ""))
     for _ in range(draw(st.integers(0, 6))):
         source, target = draw(st.sampled_from(names)), draw(st.sampled_from(names))

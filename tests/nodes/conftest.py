@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from jamjet_kernel.nodes.compute import LocalCompute
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from jamjet_kernel.errors import NodeFailed, RateLimited
 from jamjet_kernel.nodes.compute import LocalCompute
 from jamjet_kernel.ports import NodeCall, NodeResult

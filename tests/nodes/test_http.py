@@ -15,12 +15,13 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from pydantic import ValidationError
+
 from jamjet_kernel.core.graph import parse
 from jamjet_kernel.errors import Invalid, NodeFailed, RateLimited
 from jamjet_kernel.nodes.http import Http, HttpExecutor
 from jamjet_kernel.ports import NodeCall
 from jamjet_kernel.testing.executors import ExecutorContract
-from pydantic import ValidationError
 
 MAX_BYTES = 10_000
 

@@ -7,6 +7,7 @@ import sys
 
 import pluggy
 import pytest
+
 from jamjet_kernel import hookspecs, nodes
 from jamjet_kernel.nodes.compute import LocalCompute
 from jamjet_kernel.ports import Compute, NodeExecutor

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from jamjet_kernel.errors import NodeFailed
 from jamjet_kernel.nodes.compute import LocalCompute
 from jamjet_kernel.nodes.python_fn import PythonFn, PythonFnExecutor
 from jamjet_kernel.ports import NodeCall, NodeResult
 from jamjet_kernel.testing.executors import ExecutorContract
-from pydantic import ValidationError
 
 
 def call(input: Any = None, /, **config: Any) -> NodeCall:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from jamjet_kernel.core.graph import Graph, parse
 from jamjet_kernel.errors import Invalid, NodeFailed
 from jamjet_kernel.nodes.compute import LocalCompute
 from jamjet_kernel.nodes.tool import Tool, ToolExecutor
 from jamjet_kernel.ports import NodeCall
 from jamjet_kernel.testing.executors import ExecutorContract
-from pydantic import ValidationError
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
-from scenario_site import Site  # noqa: E402  (found beside this file only from here on)
+from scenario_site import Site
 
 
 @pytest.fixture

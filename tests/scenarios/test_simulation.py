@@ -15,6 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scenario_checks import Execution, sound
+from scenario_clock import VirtualLoop, VirtualWorld
+from scenario_load import EXPECTED, catalogue
+from scenario_site import ME, Site, probe
+
 from jamjet_kernel import NodeCall, NodeFailed, RateLimited, StorageError, hookimpl
 from jamjet_kernel.core import events as ev
 from jamjet_kernel.core.progress import Status
@@ -23,10 +28,6 @@ from jamjet_kernel.ports import Commit, Storage
 from jamjet_kernel.runtime import Once, Runtime
 from jamjet_storage_sql import SqlStorage
 from jamjet_storage_sqlite.engine import open_engine
-from scenario_checks import Execution, sound
-from scenario_clock import VirtualLoop, VirtualWorld
-from scenario_load import EXPECTED, catalogue
-from scenario_site import ME, Site, probe
 
 EXECUTIONS = 40
 CUTS = 4
@@ -39,10 +40,7 @@ SEEDS = (
 def test_whatever_fails_and_whenever_the_power_is_cut_every_execution_ends_as_it_should(
     seed: int, tmp_path: Path
 ) -> None:
-    loop = VirtualLoop()
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        simulation = Simulation(loop, seed, tmp_path)
-        runner.run(simulation.run())
+    simulation = _simulated(seed, tmp_path)
 
     executions = sound(simulation.site.database)
     assert {execution.execution_id for execution in executions} >= set(simulation.started.values())
@@ -55,16 +53,22 @@ def test_whatever_fails_and_whenever_the_power_is_cut_every_execution_ends_as_it
 
 @pytest.mark.parametrize("seed", SEEDS[:1])
 def test_the_same_seed_is_the_same_run(seed: int, tmp_path: Path) -> None:
-    logs = []
-    for name in ("first", "second"):
-        (tmp_path / name).mkdir()
-        loop = VirtualLoop()
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            simulation = Simulation(loop, seed, tmp_path / name)
-            runner.run(simulation.run())
-        logs.append(simulation.site.rows("events"))
+    first, second = _log(seed, tmp_path / "first"), _log(seed, tmp_path / "second")
 
-    assert logs[0] == logs[1]
+    assert first == second
+
+
+def _simulated(seed: int, folder: Path) -> Simulation:
+    loop = VirtualLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        simulation = Simulation(loop, seed, folder)
+        runner.run(simulation.run())
+    return simulation
+
+
+def _log(seed: int, folder: Path) -> list[Any]:
+    folder.mkdir()
+    return _simulated(seed, folder).site.rows("events")
 
 
 class Inline(Executor):

@@ -7,11 +7,12 @@ import os
 from typing import Any
 
 import scenario_steps
+from scenario_checks import sound
+from scenario_site import HOUR, ME, Ahead, Site, begin, ended, kinds, probe, seen, workflow
+
 from jamjet_kernel import NodeCall
 from jamjet_kernel.core.progress import Status
 from jamjet_kernel.runtime import Once
-from scenario_checks import sound
-from scenario_site import HOUR, ME, Ahead, Site, begin, ended, kinds, log, probe, seen, workflow
 
 
 class Gate:
@@ -200,7 +201,11 @@ async def test_a_paused_execution_stays_paused_over_a_restart(site: Site) -> Non
 async def test_a_graceful_stop_waits_for_what_runs_and_leaves_the_rest_for_the_next_start(site: Site) -> None:
     quick, slow = Gate("quick"), Gate("slow")
     site.probe.does |= {"quick": quick, "slow": slow}
-    nodes = {"fork": {"type": "parallel", "branches": ["quick", "slow"]}, "quick": probe("quick"), "slow": probe("slow")}
+    nodes = {
+        "fork": {"type": "parallel", "branches": ["quick", "slow"]},
+        "quick": probe("quick"),
+        "slow": probe("slow"),
+    }
     async with site.open(shutdown_grace=0.3) as runtime:
         execution = await begin(runtime, workflow(nodes, "quick > end", "slow > end"))
         await quick.begun.wait()

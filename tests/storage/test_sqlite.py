@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import jamjet_storage_sqlite
 import pytest
 import pytest_asyncio
+
+import jamjet_storage_sqlite
 from jamjet_kernel.errors import PluginError, StorageError
 from jamjet_kernel.ports import Storage
 from jamjet_kernel.testing import StorageContract

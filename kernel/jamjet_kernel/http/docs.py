@@ -9,8 +9,8 @@ import functools
 from pathlib import Path
 
 import falcon
-import swagger_ui_bundle  # type: ignore[import-untyped]  # it has no annotations
 from falcon.asgi import Request, Response
+from openapi_ui_bundles import swagger_ui
 
 from .answers import send_unless_known
 from .requests import no_query
@@ -77,8 +77,7 @@ class Docs:
 def _file(asset: str) -> bytes:
     if asset == "start.js":
         return _START.encode()
-    folder: Path = swagger_ui_bundle.swagger_ui_path
-    return (folder / asset).read_bytes()
+    return Path(swagger_ui.static_path, asset).read_bytes()
 
 
 def _send(req: Request, resp: Response, content: bytes) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ..context import NodeContext, context_of
 from ..errors import NodeFailed
 from ..ports import NodeCall
-from ..context import NodeContext, context_of
 from .failures import failure_of
 from .functions import Function, find
 from .processes import Processes

@@ -16,8 +16,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from ..errors import NodeFailed
 from ..context import NodeContext
+from ..errors import NodeFailed
 from .failures import described, user_frames
 
 EMPTY = inspect.Parameter.empty

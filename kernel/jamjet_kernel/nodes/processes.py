@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..context import NodeContext
 from ..errors import NodeFailed
 from ..ports import NodeCall
-from ..context import NodeContext
 from .failures import as_values, described, failure_of, from_values
 from .functions import Function, find
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jamjet_kernel.ports import Commit, OpenApproval
 from sqlalchemy import Connection, select, tuple_
+
+from jamjet_kernel.ports import Commit, OpenApproval
 
 from . import schema
 from .bulk import Row, delete_keys, net, upsert

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-from jamjet_kernel.ports import Commit
 from sqlalchemy import (
     Connection,
     Dialect,
@@ -28,6 +27,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.expression import ColumnElement
+
+from jamjet_kernel.ports import Commit
 
 Row = tuple[Any, ...]
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sqlalchemy import Connection
+
 from jamjet_kernel.errors import Conflict, JamJetError, SequenceConflict
 from jamjet_kernel.ports import Commit
-from sqlalchemy import Connection
 
 from . import approvals, executions, receipts, timers, work
 from .bulk import Bulk, Row

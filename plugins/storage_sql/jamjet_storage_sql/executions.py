@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import Connection, bindparam, column, select, tuple_, update
+
 from jamjet_kernel.core.progress import Status
 from jamjet_kernel.ports import Commit, Head, Loaded, Recorded, Snapshot
-from sqlalchemy import Connection, bindparam, column, select, tuple_, update
 
 from . import schema
 from .bulk import Bulk, Row, given, insert_new, upsert

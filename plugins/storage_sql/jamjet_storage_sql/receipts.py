@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sqlalchemy import Connection, delete, select
+
 from jamjet_kernel.errors import KeyTaken
 from jamjet_kernel.ports import Commit, Receipt
-from sqlalchemy import Connection, delete, select
 
 from . import schema
 from .bulk import Row, insert_new

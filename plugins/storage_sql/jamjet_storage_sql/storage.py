@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
+from sqlalchemy import Engine
+
 from jamjet_kernel.errors import JamJetError, StorageError
 from jamjet_kernel.ports import Approvals, Commit, Executions, Receipts, Timers, Work, Workflows
-from sqlalchemy import Engine
 
 from .approvals import SqlApprovals
 from .commit import Refused, write, write_each

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jamjet_kernel.ports import Commit, Timer
 from sqlalchemy import Connection, select
+
+from jamjet_kernel.ports import Commit, Timer
 
 from . import schema
 from .bulk import Row, delete_keys, net, upsert

@@ -9,9 +9,10 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from jamjet_kernel.errors import StorageError
 from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from jamjet_kernel.errors import StorageError
 
 P = ParamSpec("P")
 T = TypeVar("T")

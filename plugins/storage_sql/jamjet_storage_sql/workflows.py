@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection, select
+
 from jamjet_kernel.errors import Conflict
 from jamjet_kernel.ports import Receipt, WorkflowVersion
-from sqlalchemy import Connection, select
 
 from . import receipts, schema
 from .bulk import insert_new

@@ -8,10 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from jamjet_kernel.errors import PluginError
-from jamjet_storage_sql import SCHEMA_VERSION, metadata
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
+
+from jamjet_kernel.errors import PluginError
+from jamjet_storage_sql import SCHEMA_VERSION, metadata
 
 APPLICATION_ID = 0x4A616D4A
 """`JamJ`, in the file's header: tells our databases from anybody else's."""

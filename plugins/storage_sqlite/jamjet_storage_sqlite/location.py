@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jamjet_kernel.errors import PluginError
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
+
+from jamjet_kernel.errors import PluginError
 
 
 def path_of(url: str) -> Path | None:

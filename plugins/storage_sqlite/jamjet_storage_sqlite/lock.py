@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
 from jamjet_kernel.errors import PluginError
 
 

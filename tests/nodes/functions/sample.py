@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jamjet_kernel.errors import NodeFailed, RateLimited
-from jamjet_kernel.context import NodeContext
-from jamjet_kernel.ports import NodeResult
 from pydantic import BaseModel
+
+from jamjet_kernel.context import NodeContext
+from jamjet_kernel.errors import NodeFailed, RateLimited
+from jamjet_kernel.ports import NodeResult
 
 if TYPE_CHECKING:
     from nowhere import OnlyForTypeCheckers

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def _results(log: list[ev.Event]) -> Iterator[tuple[str | None, int, int]]:
 
 
 def _nothing_after_the_end(log: list[ev.Event]) -> None:
-    for event, following in zip(log, log[1:], strict=False):
+    for event, following in pairwise(log):
         if ev.kind_of(event) in TERMINAL:
             assert isinstance(following, ev.WorkflowRetried), f"{following} follows {event}"
 

@@ -101,7 +101,9 @@ async def begin(runtime: Runtime, ir: dict[str, Any], **input: Any) -> str:
 
 async def ended(runtime: Runtime, execution_id: str) -> View:
     view = await runtime.wait(ME, execution_id, PATIENCE)
-    assert view.progress.is_terminal, f"still {view.head.status} after {PATIENCE} s: {await kinds(runtime, execution_id)}"
+    assert view.progress.is_terminal, (
+        f"still {view.head.status} after {PATIENCE} s: {await kinds(runtime, execution_id)}"
+    )
     return view
 
 
