@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -23,7 +22,7 @@ from scenario_site import ME, Site, probe
 from jamjet_kernel import NodeCall, NodeFailed, RateLimited, StorageError, hookimpl
 from jamjet_kernel.core import events as ev
 from jamjet_kernel.core.progress import Status
-from jamjet_kernel.errors import Conflict, JamJetError, NotFound, SequenceConflict
+from jamjet_kernel.errors import Conflict, JamJetError, SequenceConflict
 from jamjet_kernel.ports import Commit, Storage
 from jamjet_kernel.runtime import Once, Runtime
 from jamjet_storage_sql import SqlStorage
@@ -284,5 +283,3 @@ class Simulation:
         assert execution.count(ev.ApprovalReceived) == (execution.workflow_id == "approved")
         assert self.started[f"start-{top.input['client']}"] == execution.execution_id, "started twice"
 
-
-_ = (Counter, NotFound)

@@ -40,12 +40,14 @@ class Journal:
         self._waiting: list[Entry] = []
         self._writing: list[Entry] = []
         self._wake = asyncio.Event()
+        self._quiet = asyncio.Event()
 
     async def write(self, commit: Commit, live: Live, decision: Decision) -> None:
         """Returns when it is durable. Raises what the storage refused it for."""
         entry = Entry(commit, live, decision, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
         self._wake.set()
+        self._quiet.clear()
         # A writer that is cancelled takes only its ears away: the entry is on its way all the same.
         await entry.done
 
@@ -58,11 +60,14 @@ class Journal:
                 self._wake.clear()
             await self._write(self._writing)
             self._writing = []
+            if not self._waiting:
+                self._quiet.set()
 
     async def drain(self) -> None:
         """Returns when nothing waits to be written."""
-        while entries := [*self._writing, *self._waiting]:
-            await asyncio.wait([entry.done for entry in entries])
+        # Not by way of `entry.done`: what a writer left is done as soon as it leaves, and written later.
+        while self._writing or self._waiting:
+            await self._quiet.wait()
 
     async def _write(self, batch: list[Entry]) -> None:
         for entry in batch:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -135,7 +134,7 @@ class Worker:
         if run.status is not RunStatus.SCHEDULED or run.attempt != item.attempt or progress.held:
             return None
         node = live.graph.worker_node(item.run_id)
-        began = time.perf_counter()
+        began = self._runtime.world.stopwatch()
         try:
             result = await self._execute(live, node, item, run)
         except RateLimited as limit:
@@ -152,7 +151,7 @@ class Worker:
                 error=ev.Failure(str(failed), failed.error_class, item.run_id, failed.details),
                 retryable=failed.retryable,
                 jitter=self._runtime.world.chance(),
-                duration_ms=_since(began),
+                duration_ms=self._since(began),
             )
         return ev.NodeCompleted(
             at=0,
@@ -162,8 +161,11 @@ class Worker:
             output=result.output,
             state_patch=result.state_patch,
             usage=result.usage,
-            duration_ms=_since(began),
+            duration_ms=self._since(began),
         )
+
+    def _since(self, began: float) -> float:
+        return round(self._runtime.world.stopwatch() - began, 3)
 
     async def _execute(self, live: Live, node: Node, item: WorkItem, run: Run) -> NodeResult:
         call = self._call(live, node, item, run)
@@ -267,10 +269,6 @@ def _refused(event: ev.NodeCompleted, error: Exception) -> ev.NodeFailed:
         error=ev.Failure(reason, node_id=event.node_id),
         duration_ms=event.duration_ms,
     )
-
-
-def _since(began: float) -> float:
-    return round((time.perf_counter() - began) * 1000, 3)
 
 
 def _rendered(node: Node, run: Run) -> BaseModel:

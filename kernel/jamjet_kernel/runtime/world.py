@@ -14,6 +14,10 @@ class World(Protocol):
         """Milliseconds since the epoch, UTC."""
         ...
 
+    def stopwatch(self) -> float:
+        """Milliseconds since some moment; never goes back."""
+        ...
+
     def new_id(self, prefix: str) -> str: ...
 
     def chance(self) -> float:
@@ -24,6 +28,9 @@ class World(Protocol):
 class RealWorld:
     def now(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def stopwatch(self) -> float:
+        return time.perf_counter() * 1000
 
     def new_id(self, prefix: str) -> str:
         return f"{prefix}_{uuid_utils.uuid7().hex}"

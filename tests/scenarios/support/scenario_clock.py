@@ -49,6 +49,9 @@ class VirtualWorld:
     def now(self) -> int:
         return STARTED_AT + round(self._loop.time() * 1000)
 
+    def stopwatch(self) -> float:
+        return self._loop.time() * 1000
+
     def new_id(self, prefix: str) -> str:
         self._ids += 1
         return f"{prefix}_{self._ids:08}"
