@@ -282,4 +282,3 @@ class Simulation:
         assert execution.count(ev.ExternalEventReceived) == (execution.workflow_id == "paid")
         assert execution.count(ev.ApprovalReceived) == (execution.workflow_id == "approved")
         assert self.started[f"start-{top.input['client']}"] == execution.execution_id, "started twice"
-

@@ -19,6 +19,16 @@ def block() -> str:
     return "released"
 
 
+async def block_once(marker: str) -> str:
+    """Waits for ever, in the first process that gets here."""
+    if os.path.exists(marker):
+        return "gone on"
+    with open(marker, "x"):
+        pass
+    await asyncio.sleep(3600)
+    return "never"
+
+
 def burn(seconds: float) -> dict[str, int]:
     """Keeps a CPU busy and never lets go of the GIL for long."""
     until = time.perf_counter() + seconds
