@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select, tuple_
 
-from jamjet_kernel.ports import Commit, OpenApproval
+from jamjet_kernel import Commit, OpenApproval
 
 from . import schema
 from .bulk import Row, delete_keys, net, upsert

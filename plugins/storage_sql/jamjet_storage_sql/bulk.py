@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.expression import ColumnElement
 
-from jamjet_kernel.ports import Commit
+from jamjet_kernel import Commit
 
 Row = tuple[Any, ...]
 

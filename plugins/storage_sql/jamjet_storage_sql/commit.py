@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from jamjet_kernel.errors import Conflict, JamJetError, SequenceConflict
-from jamjet_kernel.ports import Commit
+from jamjet_kernel import Commit, Conflict, JamJetError, SequenceConflict
 
 from . import approvals, executions, receipts, timers, work
 from .bulk import Bulk, Row

@@ -7,8 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, column, select, tuple_, update
 
-from jamjet_kernel.core.progress import Status
-from jamjet_kernel.ports import Commit, Head, Loaded, Recorded, Snapshot
+from jamjet_kernel import Commit, Head, Loaded, Recorded, Snapshot, Status
 
 from . import schema
 from .bulk import Bulk, Row, given, insert_new, upsert

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, select
 
-from jamjet_kernel.errors import KeyTaken
-from jamjet_kernel.ports import Commit, Receipt
+from jamjet_kernel import Commit, KeyTaken, Receipt
 
 from . import schema
 from .bulk import Row, insert_new

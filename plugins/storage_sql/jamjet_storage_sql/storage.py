@@ -8,8 +8,7 @@ from concurrent.futures import Executor
 
 from sqlalchemy import Engine
 
-from jamjet_kernel.errors import JamJetError, StorageError
-from jamjet_kernel.ports import Approvals, Commit, Executions, Receipts, Timers, Work, Workflows
+from jamjet_kernel import Approvals, Commit, Executions, JamJetError, Receipts, StorageError, Timers, Work, Workflows
 
 from .approvals import SqlApprovals
 from .commit import Refused, write, write_each

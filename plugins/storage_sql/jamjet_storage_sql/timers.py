@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
 
-from jamjet_kernel.ports import Commit, Timer
+from jamjet_kernel import Commit, Timer
 
 from . import schema
 from .bulk import Row, delete_keys, net, upsert

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from jamjet_kernel.errors import StorageError
+from jamjet_kernel import StorageError
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select, tuple_
 
-from jamjet_kernel.ports import Commit, Delivery, WorkItem
+from jamjet_kernel import Commit, Delivery, WorkItem
 
 from . import schema
 from .bulk import Row, delete_keys, net, upsert

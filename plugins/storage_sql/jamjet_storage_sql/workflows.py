@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
-from jamjet_kernel.errors import Conflict
-from jamjet_kernel.ports import Receipt, WorkflowVersion
+from jamjet_kernel import Conflict, Receipt, WorkflowVersion
 
 from . import receipts, schema
 from .bulk import insert_new

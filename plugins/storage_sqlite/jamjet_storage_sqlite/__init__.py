@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jamjet_kernel.hookspecs import hookimpl
+from jamjet_kernel import hookimpl
 from jamjet_storage_sql import SqlStorage
 
 from .engine import open_engine
@@ -18,7 +18,7 @@ from .location import path_of
 from .lock import lock
 
 if TYPE_CHECKING:
-    from jamjet_kernel.settings import Settings
+    from jamjet_kernel import Settings
 
 READERS = 4
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-from jamjet_kernel.errors import PluginError
+from jamjet_kernel import PluginError
 from jamjet_storage_sql import SCHEMA_VERSION, metadata
 
 APPLICATION_ID = 0x4A616D4A

@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from jamjet_kernel.errors import PluginError
+from jamjet_kernel import PluginError
 
 
 def path_of(url: str) -> Path | None:

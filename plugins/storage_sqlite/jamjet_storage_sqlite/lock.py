@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from jamjet_kernel.errors import PluginError
+from jamjet_kernel import PluginError
 
 
 def lock(path: Path) -> Callable[[], None]:
