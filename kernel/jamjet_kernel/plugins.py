@@ -5,7 +5,9 @@ stevedore forgives by default; we do not: what is broken, missing or contradicto
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -15,7 +17,7 @@ from pydantic import BaseModel
 from stevedore import NamedExtensionManager
 
 from . import hookspecs
-from .errors import PluginError
+from .errors import JamJetError, PluginError
 from .ports import Compute, NodeExecutor, Storage
 from .settings import Settings
 
@@ -25,16 +27,14 @@ PLUGINS, DRIVERS = "jamjet.plugins", "jamjet.storage"
 def load(settings: Settings) -> pluggy.PluginManager:
     """The storage driver and the plugins that the settings choose, imported and registered, no others.
 
-    pluggy calls the last registered first, so the settings' first comes last.
+    Hooks are called in the order of the settings, without one in that of the names; the driver comes last.
     """
     manager = pluggy.PluginManager("jamjet")
     manager.add_hookspecs(hookspecs)
-    _register(manager, DRIVERS, [scheme_of(settings.database_url)])
-    _register(manager, PLUGINS, list(settings.plugins or names(PLUGINS)))
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise PluginError(f"plugin {error.plugin!r} does not fit the hooks: {error}") from error
+    _register(manager, DRIVERS, scheme_of(settings.database_url))
+    # pluggy calls the last registered first.
+    for name in reversed(settings.plugins or names(PLUGINS)):
+        _register(manager, PLUGINS, name)
     return manager
 
 
@@ -51,14 +51,16 @@ def scheme_of(url: str) -> str:
 
 
 def open_storage(manager: pluggy.PluginManager, settings: Settings) -> Storage:
-    storage = manager.hook.open_storage(url=settings.database_url, settings=settings)
+    with _naming_the_failed(manager.hook.open_storage):
+        storage = manager.hook.open_storage(url=settings.database_url, settings=settings)
     if storage is None:
         raise PluginError(f"no storage plugin answers for {scheme_of(settings.database_url)!r}")
     return storage  # type: ignore[no-any-return]  # the hook's specification says what it is
 
 
 def open_compute(manager: pluggy.PluginManager, settings: Settings) -> Compute:
-    compute = manager.hook.open_compute(url=settings.compute, settings=settings)
+    with _naming_the_failed(manager.hook.open_compute):
+        compute = manager.hook.open_compute(url=settings.compute, settings=settings)
     if compute is None:
         raise PluginError(f"no plugin knows the compute {settings.compute!r}; 'local' is always there")
     return compute  # type: ignore[no-any-return]  # as above
@@ -69,15 +71,14 @@ def node_executors(manager: pluggy.PluginManager, settings: Settings, compute: C
     from .core.definition import CONTROL_KINDS
 
     found: dict[str, NodeExecutor] = {}
-    for batch in manager.hook.node_executors(settings=settings, compute=compute):
-        for executor in batch:
-            _check_executor(executor)
-            other = "the kernel" if executor.kind in CONTROL_KINDS else None
-            if executor.kind in found:
-                other = _origin(found[executor.kind])
-            if other:
-                raise PluginError(f"two executors for the kind {executor.kind!r}: {_origin(executor)} and {other}")
-            found[executor.kind] = executor
+    for executor in _contributed(manager.hook.node_executors, settings=settings, compute=compute):
+        _check_executor(executor)
+        other = "the kernel" if executor.kind in CONTROL_KINDS else None
+        if executor.kind in found:
+            other = _origin(found[executor.kind])
+        if other:
+            raise PluginError(f"two executors for the kind {executor.kind!r}: {_origin(executor)} and {other}")
+        found[executor.kind] = executor
     return found
 
 
@@ -111,7 +112,7 @@ def _describe(point: EntryPoint) -> InstalledPlugin:
     error = None
     try:
         hooks = sorted(_hooks_of(point.load()))
-    except Exception as broken:  # whatever a stranger's import raises is what we want to show
+    except (Exception, SystemExit) as broken:  # whatever a stranger's import raises is what we want to show
         error = f"{type(broken).__name__}: {broken}"
     name, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
     return InstalledPlugin(point.name, point.group, point.value, name, version, hooks, error)
@@ -122,24 +123,81 @@ def _hooks_of(plugin: object) -> list[str]:
     return [name for name in dir(plugin) if manager.parse_hookimpl_opts(plugin, name) is not None]
 
 
-def _register(manager: pluggy.PluginManager, group: str, wanted: Iterable[str]) -> None:
-    for name in wanted:
-        manager.register(_import(group, name), name=f"{group.removeprefix('jamjet.')}:{name}")
+def _register(manager: pluggy.PluginManager, group: str, name: str) -> None:
+    plugin = _import(group, name)
+    try:
+        manager.register(plugin, name=f"{group.removeprefix('jamjet.')}:{name}")
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(f"the plugin {name!r} does not fit the hooks: {error}") from error
+    except ValueError as error:
+        raise PluginError(f"the plugin {name!r} is chosen twice, or by two names") from error
 
 
 def _import(group: str, name: str) -> object:
-    known = names(group)
-    if name not in known:
-        word = "storage" if group == DRIVERS else "plugin"
-        raise PluginError(f"no {word} named {name!r}; installed: {', '.join(known) or 'none'}")
+    found = [point for point in entry_points(group=group) if point.name == name]
+    word = "storage" if group == DRIVERS else "plugin"
+    if not found:
+        raise PluginError(f"no {word} named {name!r}; installed: {', '.join(names(group)) or 'none'}")
+    if len(found) > 1:
+        origins = ", ".join(f"{_distribution(point)} ({point.value})" for point in found)
+        raise PluginError(f"{len(found)} of the installed {word}s are named {name!r}: {origins}")
 
-    def refuse(_manager: Any, point: Any, error: BaseException) -> None:
-        raise PluginError(f"the plugin {name!r} ({point.value}) cannot be imported: {error!r}") from error
+    def refuse(_manager: Any, point: EntryPoint, error: BaseException) -> None:
+        origin = f"{point.value} of {_distribution(found[0])}"
+        raise PluginError(f"the {word} {name!r} ({origin}) cannot be imported: {error!r}") from error
 
-    found = NamedExtensionManager(group, [name], on_load_failure_callback=refuse).extensions
-    if len(found) != 1:
-        raise PluginError(f"{len(found)} installed plugins are named {name!r} in {group}; there must be one")
-    return found[0].plugin
+    try:
+        return _Installed(group, [name], on_load_failure_callback=refuse).extensions[0].plugin
+    except (AssertionError, SystemExit) as error:  # stevedore lets these pass
+        refuse(None, found[0], error)
+        raise
+
+
+class _Installed(NamedExtensionManager[Any]):
+    """stevedore, asking what is installed now.
+
+    Its own list is kept for the life of the process, and on the disk under times that are rounded to two minutes:
+    what was just installed again may be missing from it.
+    """
+
+    def list_entry_points(self) -> list[EntryPoint]:
+        return list(entry_points(group=self.namespace))
+
+
+def _distribution(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
+
+
+def _contributed(hook: pluggy.HookCaller, **arguments: Any) -> list[Any]:
+    with _naming_the_failed(hook):
+        return [contribution for batch in hook(**arguments) for contribution in _listed(hook, batch)]
+
+
+def _listed(hook: pluggy.HookCaller, batch: object) -> Iterable[Any]:
+    if not isinstance(batch, Iterable):
+        plugins = ", ".join(repr(each.plugin_name) for each in hook.get_hookimpls())
+        raise PluginError(f"{hook.name} takes a list, and got {batch!r} from one of {plugins}")
+    return batch
+
+
+@contextmanager
+def _naming_the_failed(hook: pluggy.HookCaller) -> Iterator[None]:
+    """Whatever a plugin raises becomes a `PluginError` that says whose it is."""
+    try:
+        yield
+    except JamJetError:
+        raise
+    except Exception as error:
+        plugin = _failed(hook, error) or "a plugin"
+        raise PluginError(f"{plugin} failed in {hook.name}: {type(error).__name__}: {error}") from error
+
+
+def _failed(hook: pluggy.HookCaller, error: Exception) -> str | None:
+    """The plugin whose implementation the error passed through."""
+    plugins = {getattr(each.function, "__code__", None): each.plugin_name for each in hook.get_hookimpls()}
+    frames = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+    return next((f"the plugin {plugins[code]!r}" for code in frames if code in plugins), None)
 
 
 def _check_executor(executor: object) -> None:
