@@ -153,6 +153,7 @@ def test_the_core_neither_reads_a_clock_nor_talks_to_the_world() -> None:
 
 def test_there_are_plugins_to_look_at() -> None:
     assert PLUGINS.keys() >= {"jamjet_storage_sql", "jamjet_storage_sqlite"} | LIBRARIES
+    assert EXAMPLES.keys() >= {"jamjet_text_chunks"}
 
 
 def test_the_kernel_names_no_plugin_not_even_in_a_string() -> None:
