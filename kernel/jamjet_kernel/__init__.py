@@ -6,6 +6,7 @@ The kit for plugin tests, `jamjet_kernel.testing`, is the one public module besi
 from typing import TYPE_CHECKING
 
 from .context import NodeContext
+from .core import events
 from .core.events import Event, Failure, Usage
 from .core.progress import Status
 from .errors import (
@@ -106,6 +107,7 @@ __all__ = [
     "WorkItem",
     "WorkflowVersion",
     "Workflows",
+    "events",
     "hookimpl",
     "hookspec",
 ]
