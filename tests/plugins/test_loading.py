@@ -62,9 +62,9 @@ def test_the_choice_may_come_from_the_environment(
 
 
 async def test_the_driver_is_chosen_by_the_scheme_of_the_url(environment: Any, tmp_path: Path) -> None:
-    environment.install("memory", group="jamjet.storage")
+    environment.install("temporary", group="jamjet.storage")
 
-    async with open_runtime(settings(tmp_path, database_url="memory://")) as runtime:
+    async with open_runtime(settings(tmp_path, database_url="temporary://")) as runtime:
         assert runtime.ready
 
     assert list(tmp_path.iterdir()) == [tmp_path / "site"]
@@ -154,12 +154,12 @@ def test_a_missing_plugin_is_told_with_those_that_are_installed(environment: Any
 
 
 def test_a_missing_driver_is_told_with_those_that_are_installed(environment: Any, tmp_path: Path) -> None:
-    environment.install("memory", group="jamjet.storage")
+    environment.install("temporary", group="jamjet.storage")
 
     said = refused(settings(tmp_path, database_url="oracle://host/database"))
 
     assert said == f"no storage named 'oracle'; installed: {', '.join(names('jamjet.storage'))}"
-    assert "memory" in said
+    assert "temporary" in said
 
 
 @pytest.mark.parametrize(
@@ -261,10 +261,10 @@ def test_a_plugin_that_does_not_fit_the_hooks_is_named(
 
 
 async def test_a_driver_that_does_not_answer_to_its_own_scheme_is_told(environment: Any, tmp_path: Path) -> None:
-    environment.install("memory", group="jamjet.storage")
+    environment.install("temporary", group="jamjet.storage")
 
-    with pytest.raises(PluginError, match="no storage plugin answers for 'memory'"):
-        async with open_runtime(settings(tmp_path, database_url="memory://elsewhere")):
+    with pytest.raises(PluginError, match="no storage plugin answers for 'temporary'"):
+        async with open_runtime(settings(tmp_path, database_url="temporary://elsewhere")):
             pass
 
 

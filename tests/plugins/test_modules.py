@@ -20,11 +20,11 @@ LEN = {"type": "tool", "fn": "builtins:len", "arguments": "{{ state.word }}"}
 WORKFLOW = {"workflow_id": "w", "version": "1.0.0", "nodes": {"len": LEN}, "edges": [{"from": "len", "to": "end"}]}
 
 
-class TestMemory(StorageContract):
+class TestTemporary(StorageContract):
     @pytest_asyncio.fixture
     async def storage(self, environment: Any) -> AsyncIterator[Storage]:
-        environment.install("memory", group="jamjet.storage")
-        storage = environment.module("memory").open_storage(url="memory://")
+        environment.install("temporary", group="jamjet.storage")
+        storage = environment.module("temporary").open_storage(url="temporary://")
         yield storage
         await storage.close()
 
