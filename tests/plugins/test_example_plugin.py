@@ -140,12 +140,14 @@ def test_its_route_answers_and_is_described(server: httpx.Client) -> None:
 
     preview = server.post("/text-chunks", json=body)
     refused = server.post("/text-chunks", json={"text": "a", "size": 1})
+    broken = server.post("/text-chunks", content=b"{", headers={"Content-Type": "application/json"})
     described: Any = server.get("/openapi.json").json()["paths"]["/text-chunks"]["post"]
 
     assert preview.status_code == 200
     assert [chunk["start"] for chunk in preview.json()["chunks"]] == [0, 12]
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid")
     assert "size" in refused.json()["error"]
+    assert (broken.status_code, "JSON" in broken.json()["error"]) == (400, True)
     assert described["tags"] == ["text chunks"]
 
 
