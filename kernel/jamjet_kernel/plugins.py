@@ -201,8 +201,12 @@ def _failed(hook: pluggy.HookCaller, error: Exception) -> str | None:
 
 
 def _check_executor(executor: object) -> None:
-    if not isinstance(executor, NodeExecutor) or not isinstance(getattr(executor, "config", None), type):
+    if not isinstance(executor, NodeExecutor):
         raise PluginError(f"{executor!r} is no node executor: it needs kind, config and execute(call)")
+    if not isinstance(executor.kind, str) or not executor.kind:
+        raise PluginError(f"{_origin(executor)} is for no kind of node: its kind is {executor.kind!r}, not a name")
+    if not isinstance(executor.config, type) or not issubclass(executor.config, BaseModel):
+        raise PluginError(f"the config of {_origin(executor)} is {executor.config!r}, not a class of pydantic models")
 
 
 def _origin(executor: NodeExecutor) -> str:

@@ -243,6 +243,22 @@ def test_a_hook_that_does_not_do_its_part_stops_the_start(
 
 
 @pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("kind = None", "greeter.Greeter is for no kind of node: its kind is None, not a name"),
+        ("config = dict", "the config of greeter.Greeter is <class 'dict'>, not a class of pydantic models"),
+        ("config = 7", "the config of greeter.Greeter is 7, not a class of pydantic models"),
+    ],
+)
+def test_an_executor_that_could_not_work_is_refused(environment: Any, tmp_path: Path, change: str, told: str) -> None:
+    body = ["import greeter", "mine = greeter.Greeter()", f"mine.{change}", "return [mine]"]
+    environment.install("greeter")
+    environment.install("clumsy", hook("node_executors()", *body))
+
+    assert refused(settings(tmp_path, "clumsy")) == told
+
+
+@pytest.mark.parametrize(
     ("signature", "reason"),
     [
         ("node_executers(settings)", "unknown hook 'node_executers'"),
