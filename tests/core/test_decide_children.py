@@ -1,0 +1,140 @@
+"""Child executions: they start, end, fail and are cancelled with their parents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jamjet_kernel.core import events as ev
+from jamjet_kernel.core.decide import CancelChild, StartChild, TellParent
+from jamjet_kernel.errors import InvalidTransition
+
+from .conftest import Play, graph, play
+
+
+def parent(**more: Any) -> Play:
+    nodes = {"s": {"type": "subgraph", "workflow_ref": "sub", **more}, "b": None}
+    return play(nodes, "s>b", input={"q": "why", "n": 1})
+
+
+def child(nodes: dict[str, Any]) -> Play:
+    return Play(graph(nodes)).start({}, parent=ev.Parent("above", "s"))
+
+
+def test_a_subgraph_starts_a_child_execution() -> None:
+    it = parent(workflow_version="1.2.0")
+
+    [started] = it.said(ev.ChildWorkflowStarted)
+    assert (started.workflow_id, started.workflow_version, started.input) == ("sub", "1.2.0", {"q": "why", "n": 1})
+    assert it.decisions[-1].commands == (StartChild("s", started),)
+    assert it.status == "running"
+
+
+def test_an_input_mapping_makes_the_childs_input() -> None:
+    it = parent(input_mapping={"query": "{{ state.q | upper }}", "depth": "{{ state.n + 1 }}"})
+
+    assert it.said(ev.ChildWorkflowStarted)[0].input == {"query": "WHY", "depth": 2}
+
+
+def test_the_input_of_a_child_is_an_object() -> None:
+    it = parent(input_mapping="{{ state.n }}")
+
+    assert it.status == "failed"
+    assert not it.children
+
+
+def test_each_child_has_an_id_of_its_own() -> None:
+    sub = {"type": "subgraph", "workflow_ref": "sub"}
+
+    it = play({"p": {"type": "parallel", "branches": ["s1", "s2"]}, "s1": sub, "s2": sub})
+
+    assert len(it.children) == 2
+
+
+def test_the_final_state_of_the_child_is_the_output() -> None:
+    it = parent().child_completes("s", {"answer": 42})
+
+    assert it.last == ["ChildWorkflowCompleted s", "NodeCompleted s", "NodeScheduled b"]
+    assert it.state == {"q": "why", "n": 1, "answer": 42}
+
+
+def test_an_output_mapping_makes_the_output() -> None:
+    it = parent(output_mapping={"found": "{{ output.answer + state.n }}"}).child_completes("s", {"answer": 42})
+
+    assert it.progress.run("s").output == {"found": 43}
+
+
+def test_an_output_mapping_that_cannot_be_rendered_fails_the_node() -> None:
+    it = parent(output_mapping={"found": "{{ output.missing }}"}).child_completes("s", {"answer": 42})
+
+    assert it.status == "failed"
+    assert it.progress.error is not None
+    assert it.progress.error.message.startswith("output_mapping: ")
+
+
+def test_a_failed_child_fails_its_node() -> None:
+    it = parent().child_fails("s", "deep trouble")
+
+    assert it.status == "failed"
+    assert it.progress.error == ev.Failure("deep trouble", node_id="s")
+
+
+def test_the_error_route_takes_over_from_a_failed_child() -> None:
+    it = play({"s": {"type": "subgraph", "workflow_ref": "sub", "on_error": "b"}, "b": None}).child_fails("s", "oh")
+
+    assert it.open_work == ["b"]
+    assert it.state["error"]["message"] == "oh"
+
+
+def test_cancelling_the_parent_cancels_the_child() -> None:
+    it = parent()
+    child_id = next(iter(it.children))
+
+    it.cancel()
+
+    assert CancelChild(child_id) in it.decisions[-1].commands
+
+
+def test_failing_the_parent_cancels_the_child() -> None:
+    nodes = {"s": {"type": "subgraph", "workflow_ref": "sub"}}
+    it = play(nodes, timeouts={"workflow_timeout": 1})
+    child_id = next(iter(it.children))
+
+    it.fire("/timeout")
+
+    assert it.status == "failed"
+    assert CancelChild(child_id) in it.decisions[-1].commands
+
+
+def test_news_of_another_child_is_refused() -> None:
+    it = parent()
+
+    with pytest.raises(InvalidTransition, match="another child"):
+        it.record(ev.ChildWorkflowCompleted(at=0, node_id="s", child_execution_id="stranger"))
+
+
+def test_a_child_that_completes_tells_its_parent_its_state() -> None:
+    it = child({"a": None}).complete("a", {"answer": 42})
+
+    news = ev.ChildWorkflowCompleted(at=it.at, node_id="s", child_execution_id="exec", output={"answer": 42})
+    assert it.told == [TellParent(ev.Parent("above", "s"), news)]
+
+
+def test_a_child_that_fails_tells_its_parent_why() -> None:
+    it = child({"a": None}).fail("a", "deep trouble")
+
+    [told] = it.told
+    assert isinstance(told.event, ev.ChildWorkflowFailed)
+    assert told.event.error.message == "deep trouble"
+
+
+def test_a_child_that_is_cancelled_tells_its_parent() -> None:
+    [told] = child({"a": None}).cancel("no longer needed").told
+
+    assert isinstance(told.event, ev.ChildWorkflowFailed)
+    assert told.event.error.message == "no longer needed"
+
+
+def test_an_execution_without_a_parent_tells_nobody() -> None:
+    assert not play({"a": None}).complete("a").told
