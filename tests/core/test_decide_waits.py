@@ -12,7 +12,6 @@ from jamjet_kernel.errors import Invalid, InvalidTransition
 
 from .conftest import Play, play
 
-
 ROUTES = {"on_approved": "yes", "on_rejected": "no", "fallback_node": "late"}
 
 

@@ -1,0 +1,276 @@
+"""What happens when a node fails: attempts, delays, error routes, finalizers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jamjet_kernel.core import events as ev
+from jamjet_kernel.core.decide import EnqueueWork, SettleWork
+from jamjet_kernel.errors import InvalidTransition
+
+from .conftest import WORK, Play, play
+
+
+def trying(**policy: Any) -> Play:
+    """`a` is tried by this retry policy; `b` follows."""
+    return play({"a": {**WORK, "retry_policy": {"max_attempts": 3, "backoff": "fixed", **policy}}, "b": None}, "a>b")
+
+
+# Attempts
+
+
+def test_without_a_policy_there_is_one_attempt() -> None:
+    it = play({"a": None}).fail("a", "boom")
+
+    assert it.status == "failed"
+    assert it.progress.error == ev.Failure("boom", node_id="a")
+
+
+def test_a_failed_attempt_is_made_again_after_the_delay() -> None:
+    it = trying(initial_delay="2s").fail("a")
+
+    assert it.last == ["NodeFailed a", "RetryScheduled a"]
+    assert it.decisions[-1].commands == (SettleWork("a"), EnqueueWork("a", 2, it.at + 2_000, "general"))
+    assert it.status == "running"
+
+
+def test_the_attempts_run_out() -> None:
+    it = trying().fail("a").fail("a").fail("a", "the third time")
+
+    assert it.status == "failed"
+    assert [event.final for event in it.said(ev.NodeFailed)] == [False, False, True]
+    assert it.progress.error is not None
+    assert it.progress.error.message == "the third time"
+
+
+def test_a_later_attempt_may_succeed() -> None:
+    it = trying().fail("a").complete("a", 1)
+
+    assert it.open_work == ["b"]
+    assert it.said(ev.NodeCompleted)[0].attempt == 2
+
+
+def test_the_delay_grows_as_the_backoff_says() -> None:
+    it = trying(max_attempts=4, backoff="exponential", initial_delay=1)
+    delays = []
+    for _ in range(3):
+        it.fail("a")
+        delays.append(it.work["a"].available_at - it.at)
+
+    assert delays == [1_000, 2_000, 4_000]
+
+
+def test_jitter_comes_in_on_the_event() -> None:
+    it = trying(initial_delay=2, jitter=True).fail("a", jitter=0.5)
+
+    assert it.work["a"].available_at - it.at == 1_500
+
+
+@pytest.mark.parametrize(
+    "error_class", ["timeout", "rate_limit", "io_error", "server_error", "connection_reset", "custom"]
+)
+def test_only_the_classes_that_the_policy_names_are_tried_again(error_class: str) -> None:
+    named = trying(retryable_on=[error_class])
+    others = trying(
+        retryable_on=sorted(
+            {"timeout", "rate_limit", "io_error", "server_error", "connection_reset", "custom"} - {error_class}
+        )
+    )
+
+    assert named.fail("a", error_class=error_class).open_work == ["a"]
+    assert others.fail("a", error_class=error_class).status == "failed"
+
+
+def test_what_the_executor_calls_hopeless_is_not_tried_again() -> None:
+    assert trying().fail("a", retryable=False).status == "failed"
+
+
+def test_the_result_of_an_earlier_attempt_comes_too_late() -> None:
+    it = trying().fail("a")
+
+    with pytest.raises(InvalidTransition, match="too late"):
+        it.complete("a", attempt=1)
+
+
+def test_each_iteration_of_a_loop_has_all_its_attempts() -> None:
+    nodes = {"a": {**WORK, "retry_policy": "fast"}}
+    it = play(nodes, "a>a if output.again", "a>end", start_node="a").fail("a").complete("a", {"again": True})
+
+    it.fail("a")
+
+    assert it.open_work == ["a"]
+
+
+# Rate limits
+
+
+def test_a_rate_limit_parks_the_node_and_costs_no_attempt() -> None:
+    it = trying()
+    until = it.at + 90_000
+
+    it.park("a", until)
+
+    assert it.work["a"] == EnqueueWork("a", 1, until, "general")
+    assert it.status == "running"
+
+
+def test_a_node_may_be_parked_any_number_of_times() -> None:
+    it = play({"a": None})
+    for _ in range(20):
+        it.park("a", it.at + 10_000)
+
+    assert it.complete("a").status == "completed"
+
+
+def test_a_late_parking_is_refused() -> None:
+    it = play({"a": None}).complete("a")
+
+    with pytest.raises(InvalidTransition):
+        it.park("a", it.at)
+
+
+# Error routes
+
+
+def test_the_error_route_takes_over_when_the_attempts_run_out() -> None:
+    nodes = {"a": {**WORK, "on_error": "mend", "retry_policy": "fast"}, "b": None, "mend": None}
+    it = play(nodes, "a>b").fail("a")
+
+    assert it.open_work == ["a"]
+
+    it.fail("a", "boom", error_class="io_error")
+
+    assert it.open_work == ["mend"]
+    assert it.statuses()["b"] == "skipped"
+
+
+def test_the_error_route_finds_the_error_in_the_state() -> None:
+    it = play({"a": {**WORK, "on_error": "mend"}, "mend": None}).fail("a", "boom", error_class="io_error")
+
+    assert it.state == {"error": {"message": "boom", "error_class": "io_error", "node_id": "a"}}
+    assert it.progress.input_of("mend") == it.state
+
+
+def test_an_execution_whose_failure_was_handled_completes() -> None:
+    it = play({"a": {**WORK, "on_error": "mend"}, "mend": None}).fail("a").complete("mend")
+
+    assert it.status == "completed"
+    assert it.progress.error is None
+
+
+def test_the_error_route_is_dead_when_the_node_succeeds() -> None:
+    it = play({"a": {**WORK, "on_error": "mend"}, "b": None, "mend": None}, "a>b").complete("a")
+
+    assert it.open_work == ["b"]
+    assert it.statuses()["mend"] == "skipped"
+
+
+def test_an_error_route_may_lead_back() -> None:
+    nodes = {"a": None, "b": {**WORK, "on_error": "a"}}
+
+    it = play(nodes, "a>b", "b>end", start_node="a").complete("a").fail("b")
+
+    assert it.open_work == ["a"]
+    assert it.progress.run("a").iteration == 1
+
+
+def test_what_a_control_node_cannot_do_goes_its_error_route_too() -> None:
+    nodes = {"m": {"type": "map", "items": "state.missing", "body": WORK, "on_error": "mend"}, "mend": None}
+
+    assert play(nodes).open_work == ["mend"]
+
+
+# Failure of the execution
+
+
+def test_branches_that_do_not_depend_on_the_failed_node_finish() -> None:
+    it = play(dict.fromkeys("abcde"), "a>b", "a>c", "b>d", "c>e").complete("a").fail("b", "boom")
+
+    assert it.status == "running"
+
+    it.complete("c").complete("e")
+
+    assert it.status == "failed"
+    assert it.progress.error == ev.Failure("boom", node_id="b")
+    assert "d" not in it.statuses()
+
+
+def test_the_execution_names_its_first_failure() -> None:
+    it = play(dict.fromkeys("abc"), "a>b", "a>c").complete("a").fail("b", "first").fail("c", "second")
+
+    assert it.progress.error is not None
+    assert it.progress.error.message == "first"
+
+
+# Finalizers
+
+
+def finalizing(**nodes: str) -> Play:
+    """`a`, and a finalizer of each name that runs on what is told."""
+    return play({"a": None, **{name: {"type": "finalizer", "run_on": on, "body": WORK} for name, on in nodes.items()}})
+
+
+def test_a_finalizer_runs_when_everything_else_is_over() -> None:
+    it = finalizing(f="always").complete("a")
+
+    assert it.last == ["NodeCompleted a", "WorkflowFinalizing", "NodeScheduled f"]
+    assert it.status == "running"
+
+    assert it.complete("f").status == "completed"
+
+
+def test_finalizers_run_on_what_they_are_for() -> None:
+    nodes = {"on_success": "success", "on_failure": "failure", "on_both": "always"}
+
+    assert finalizing(**nodes).complete("a").open_work == ["on_both", "on_success"]
+    assert finalizing(**nodes).fail("a").open_work == ["on_both", "on_failure"]
+
+
+def test_a_finalizer_runs_always_where_it_does_not_say() -> None:
+    it = play({"a": None, "f": {"type": "finalizer", "body": WORK}}).fail("a")
+
+    assert it.open_work == ["f"]
+
+
+def test_after_its_finalizers_a_failed_execution_fails_with_its_own_reason() -> None:
+    it = finalizing(f="failure").fail("a", "boom").complete("f")
+
+    assert it.status == "failed"
+    assert it.progress.error == ev.Failure("boom", node_id="a")
+
+
+def test_a_finalizer_that_fails_fails_the_execution() -> None:
+    it = finalizing(f="success").complete("a").fail("f", "cannot clean up")
+
+    assert it.status == "failed"
+    assert it.progress.error == ev.Failure("cannot clean up", node_id="f")
+
+
+def test_a_finalizer_that_does_not_run_leaves_no_trace() -> None:
+    it = finalizing(f="failure").complete("a")
+
+    assert it.status == "completed"
+    assert "f" not in it.statuses()
+
+
+def test_the_body_of_a_finalizer_may_be_a_node() -> None:
+    nodes = {"a": None, "f": {"type": "finalizer", "node": "clean"}, "clean": {**WORK, "queue": "low"}}
+
+    it = play(nodes).complete("a")
+
+    assert it.work["f"].queue == "low"
+
+
+def test_a_finalizer_is_tried_again_by_the_policy_of_its_body() -> None:
+    nodes = {"a": None, "f": {"type": "finalizer", "body": {**WORK, "retry_policy": "fast"}}}
+
+    assert play(nodes).complete("a").fail("f").open_work == ["f"]
+
+
+def test_finalizers_do_not_run_after_a_cancel() -> None:
+    it = finalizing(f="always").cancel()
+
+    assert it.status == "cancelled"
+    assert not it.open_work
