@@ -18,13 +18,24 @@ Names = Annotated[tuple[str, ...], NoDecode]
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="JAMJET_", extra="ignore", frozen=True, populate_by_name=True)
 
-    bind: str = Field("127.0.0.1", description="Address to listen on. Loopback only, until there is authentication.")
+    bind: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(7700, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     public_url: str | None = Field(None, description="The URL that others reach this runtime by.")
     database_url: str = Field(
         ".jamjet/runtime.db",
         validation_alias=AliasChoices("DATABASE_URL", "JAMJET_DATABASE_URL", "database_url"),
         description="A SQLite path or URL; other schemes are answered by other storage plugins.",
+    )
+    home: str = Field(".jamjet", description="Folder of keys and first tokens; only its owner can read them.")
+    auth: Literal["on", "off"] = Field(
+        "on", description="off: whoever reaches the server is an operator. Only where it listens on loopback."
+    )
+    signing_key: str | None = Field(
+        None, description="The runtime's Ed25519 key as PEM; else signing.key in its home, made at the first start."
+    )
+    allow_networks: Names = Field(
+        (),
+        description="Networks that outgoing requests may reach though they are not public: CIDR, or `loopback`, `private`.",
     )
     log_level: str = Field(
         "info",
@@ -47,7 +58,7 @@ class Settings(BaseSettings):
     shutdown_grace: float = Field(10.0, ge=0, description="Seconds that running nodes get to finish at shutdown.")
     receipt_hours: int = Field(24, ge=1, description="How long an Idempotency-Key is remembered.")
 
-    @field_validator("plugins", "python_modules", "env_names", mode="before")
+    @field_validator("plugins", "python_modules", "env_names", "allow_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

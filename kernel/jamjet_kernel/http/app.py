@@ -9,10 +9,11 @@ from falcon.asgi import App, Request, Response
 from pydantic import BaseModel
 
 from ..errors import PluginError
-from ..ports import Operation, Route
+from ..ports import Access, Operation, Route
 from ..runtime import Runtime
 from . import errors
 from . import models as m
+from .access import AccessControl
 from .approvals import Approvals
 from .docs import Docs
 from .events import Events, Streamed
@@ -30,9 +31,11 @@ def create_app(runtime: Runtime) -> App[Request, Response]:
     table: list[Route] = []
     table += _routes(runtime, OpenApi(runtime, table))
     table += runtime.routes()
-    app = App(middleware=[Guard(runtime.settings)])
+    access = AccessControl(runtime)
+    app = App(middleware=[Guard(runtime.settings), access])
     errors.install(app)
     _add(app, table)
+    access.protect(table)
     return app
 
 
@@ -113,7 +116,7 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
             {
                 "GET": Streamed(
                     "Get or follow the timeline",
-                    "read",
+                    Access.READ,
                     {200: m.Events},
                     query=m.EventsQuery,
                     description=Events.__doc__,
@@ -144,11 +147,11 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
         Route(
             f"{one}/approve",
             approvals,
-            _post("Approve or reject", m.Accepted, m.ApprovalDecision, access="decide"),
+            _post("Approve or reject", m.Accepted, m.ApprovalDecision, access=Access.DECIDE),
             "decision",
         ),
     )
-    alive = Operation("Is the runtime there?", "open", {200: m.Health, 503: m.Health})
+    alive = Operation("Is the runtime there?", Access.OPEN, {200: m.Health, 503: m.Health})
     yield from _tagged(
         "runtime",
         Route("/health", health, {"GET": alive}),
@@ -166,11 +169,11 @@ def _get(
     *,
     description: str | None = None,
 ) -> dict[str, Operation]:
-    return {"GET": Operation(summary, "read", {200: answer}, query=query, description=description)}
+    return {"GET": Operation(summary, Access.READ, {200: answer}, query=query, description=description)}
 
 
 def _file(summary: str) -> dict[str, Operation]:
-    return {"GET": Operation(summary, "open", {200: None, 304: None})}
+    return {"GET": Operation(summary, Access.OPEN, {200: None, 304: None})}
 
 
 def _post(
@@ -179,7 +182,7 @@ def _post(
     body: type[m.Body],
     *,
     status: int = 200,
-    access: str = "write",
+    access: Access = Access.WRITE,
     description: str | None = None,
 ) -> dict[str, Operation]:
     return {"POST": Operation(summary, access, {status: answer}, body=body, description=description)}

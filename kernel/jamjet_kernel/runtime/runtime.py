@@ -37,6 +37,7 @@ from ..errors import (
     StorageError,
 )
 from ..ports import (
+    Authenticator,
     Head,
     NodeExecutor,
     OpenApproval,
@@ -53,6 +54,7 @@ from ..settings import Settings
 from .alarms import HORIZON, Alarms
 from .commits import Commits
 from .deliveries import Deliveries
+from .identity import Identity
 from .journal import Entry, Journal
 from .live import Live, LiveExecutions, head_of, replay
 from .worker import Worker
@@ -100,6 +102,7 @@ class Runtime:
         plugins: PluginManager,
         executors: Mapping[str, NodeExecutor],
         *,
+        identity: Identity,
         version: str,
         world: World | None = None,
     ) -> None:
@@ -107,7 +110,13 @@ class Runtime:
         self.storage = storage
         self.plugins = plugins
         self.executors = executors
+        self.identity = identity
         self.version = version
+        self.authenticators: Sequence[Authenticator] = [
+            authenticator
+            for contributed in reversed(plugins.hook.authenticators(settings=settings, storage=storage))
+            for authenticator in contributed
+        ]
         self.world = world or RealWorld()
         self.worker_id = self.world.new_id("worker")
         self.ready = False
