@@ -580,6 +580,30 @@ class Compute(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class AgentCard:
+    """What a protocol reads out of an agent's card; `raw` is the card as it came, in JSON."""
+
+    agent_id: str
+    uri: str
+    name: str
+    raw: bytes
+    description: str | None = None
+    version: str | None = None
+    skills: Sequence[str] = ()
+    protocols: Sequence[str] = ()
+
+
+class AgentProtocol(Protocol):
+    """How agents of one protocol are spoken to."""
+
+    name: str
+
+    def read_card(self, card: Mapping[str, Any], url: str) -> AgentCard | None:
+        """A card that was found at the URL. None: it is none of this protocol. Raises `Invalid` for a broken one."""
+        ...
+
+
 # HTTP
 
 

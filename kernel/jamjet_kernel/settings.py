@@ -6,6 +6,7 @@ The names of the contract (`DATABASE_URL`, `RUST_LOG`) are taken beside our own 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, field_validator
@@ -26,7 +27,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("DATABASE_URL", "JAMJET_DATABASE_URL", "database_url"),
         description="A SQLite path or URL; other schemes are answered by other storage plugins.",
     )
-    home: str = Field(".jamjet", description="Folder of keys and first tokens; only its owner can read them.")
+    home: str | None = Field(
+        None, description="Folder of the runtime's key and first token: else that of a SQLite database, else .jamjet."
+    )
     auth: Literal["on", "off"] = Field(
         "on", description="off: whoever reaches the server is an operator. Only where it listens on loopback."
     )
@@ -72,6 +75,13 @@ class Settings(BaseSettings):
         if level not in {"debug", "info", "warning", "error", "critical"}:
             raise ValueError(f"{value!r} is not a log level; try debug, info, warning or error")
         return level
+
+    @property
+    def home_folder(self) -> Path:
+        if self.home is not None:
+            return Path(self.home)
+        file = self.database_url.removeprefix("sqlite:///")
+        return Path(".jamjet") if "://" in file else Path(file).parent
 
     @property
     def url(self) -> str:

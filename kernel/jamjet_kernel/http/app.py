@@ -32,7 +32,7 @@ def create_app(runtime: Runtime) -> App[Request, Response]:
     table += _routes(runtime, OpenApi(runtime, table))
     table += runtime.routes()
     access = AccessControl(runtime)
-    app = App(middleware=[Guard(runtime.settings), access])
+    app = App(middleware=[Guard(runtime.settings), access])  # type: ignore[arg-type]  # Falcon's own are untyped
     errors.install(app)
     _add(app, table)
     access.protect(table)

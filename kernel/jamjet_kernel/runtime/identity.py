@@ -34,7 +34,7 @@ def load_identity(settings: Settings) -> Identity:
     """From the settings, else from the home folder, where the first start makes it. Raises `PluginError`."""
     if settings.signing_key is not None:
         return Identity(_parse(settings.signing_key.replace("\\n", "\n").encode(), "JAMJET_SIGNING_KEY"))
-    file = Path(settings.home, "signing.key")
+    file = settings.home_folder / "signing.key"
     try:
         if not file.exists():
             pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
