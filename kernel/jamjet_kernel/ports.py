@@ -13,6 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
+from .core.chain import AuditRecord as AuditRecord
+from .core.chain import ChainEnd as ChainEnd
+from .core.chain import SealedRecord as SealedRecord
 from .core.events import Usage
 from .core.progress import Status
 from .errors import JamJetError
@@ -50,41 +53,6 @@ class Authenticator(Protocol):
     """
 
     async def authenticate(self, header: Callable[[str], str | None]) -> Principal | None: ...
-
-
-# What is audited
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRecord:
-    """Who did what to what. `event_type` is in snake case and the past tense: `node_completed`, `token_revoked`.
-
-    `resource` names what was changed (`workflow/research@1.0.0`); `data` is JSON: what else there is to tell.
-    """
-
-    audit_id: str
-    event_type: str
-    actor_id: str
-    created_at: int
-    execution_id: str | None = None
-    resource: str | None = None
-    request_id: str | None = None
-    address: str | None = None
-    data: bytes = b"{}"
-
-
-@dataclass(frozen=True, slots=True)
-class SealedRecord:
-    """A record in its tenant's chain: `digest` covers the record and `previous`, the digest of the one before it.
-
-    The last record of each transaction is signed: the signature covers its digest, and by it all before.
-    """
-
-    sequence: int
-    record: AuditRecord
-    previous: bytes
-    digest: bytes
-    signature: bytes | None = None
 
 
 # What is stored
@@ -179,12 +147,22 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """What a tenant's nodes consumed in a month (`2026-11`, UTC)."""
+
+    month: str
+    tokens: int = 0
+    cost_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """One atomic step of one execution: all of it or nothing.
 
     `expected` is the sequence before it; 0 creates the execution. Raises `SequenceConflict` when the
-    stored sequence is another one, `KeyTaken` when the receipt's key is there already. `settle` names runs whose
-    work items end, `answered` nodes whose approvals do. Within a commit, deletions come before insertions.
+    stored sequence is another one, `KeyTaken` when the receipt's key is there already, `LimitReached` when the tenant
+    would have more than `max_open` executions that have not ended. `settle` names runs whose work items end,
+    `answered` nodes whose approvals do. Within a commit, deletions come before insertions.
     """
 
     tenant_id: str
@@ -202,6 +180,8 @@ class Commit:
     snapshot: Snapshot | None = None
     receipt: Receipt | None = None
     audit: Sequence[AuditRecord] = ()
+    spent: Spent | None = None
+    max_open: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +287,10 @@ class Executions(Protocol):
         """Newest first, by (created_at, execution_id) descending; `before` continues after that pair."""
         ...
 
+    async def count_open(self, tenant_id: str) -> int:
+        """How many have not ended."""
+        ...
+
     async def events(self, tenant_id: str, execution_id: str, after: int = 0, limit: int = 1000) -> list[Recorded]: ...
 
 
@@ -317,10 +301,11 @@ class Workflows(Protocol):
         version: WorkflowVersion,
         receipt: Receipt | None = None,
         audit: Sequence[AuditRecord] = (),
+        max_workflows: int | None = None,
     ) -> bool:
         """True when it is new, False when the same content is there. Other content raises `Conflict`.
         The receipt, and what is audited when it is new, are stored in the same transaction; a taken key
-        raises `KeyTaken`."""
+        raises `KeyTaken`, a workflow beyond the first `max_workflows` ids `LimitReached`."""
         ...
 
     async def get(self, tenant_id: str, workflow_id: str, version: str) -> WorkflowVersion | None: ...
@@ -373,8 +358,9 @@ class Receipts(Protocol):
 class Tenants(Protocol):
     """Not of a tenant, but about them; what is audited stands in the chain of the tenant that it is about."""
 
-    async def add(self, tenant: Tenant, audit: Sequence[AuditRecord] = ()) -> None:
-        """Raises `Conflict` when there is one of this id."""
+    async def add(self, tenant: Tenant, receipt: Receipt | None = None, audit: Sequence[AuditRecord] = ()) -> None:
+        """Raises `Conflict` when there is one of this id, `KeyTaken` when the receipt's key is there; receipts for
+        tenants are kept with the default tenant, which alone makes them."""
         ...
 
     async def get(self, tenant_id: str) -> Tenant | None: ...
@@ -386,6 +372,8 @@ class Tenants(Protocol):
     async def change(self, tenant: Tenant, expected: Tenant, audit: Sequence[AuditRecord] = ()) -> bool:
         """Replaces it; False, and nothing is changed, when it is not as `expected` any more."""
         ...
+
+    async def spent(self, tenant_id: str, month: str) -> Spent: ...
 
 
 class Tokens(Protocol):
@@ -471,9 +459,14 @@ class Audit(Protocol):
         """Oldest first: what verification and export read."""
         ...
 
-    async def forget(self, tenant_id: str, before: int) -> int:
-        """Deletes the records older than that time from the beginning of the chain, and keeps what makes the rest
-        verifiable; answers how many went."""
+    async def end(self, tenant_id: str) -> ChainEnd | None:
+        """None: nothing was ever written."""
+        ...
+
+    async def forget(self, tenant_id: str, before: int, told: AuditRecord) -> int:
+        """Deletes the records older than that time from the beginning of the chain, up to the first that is not;
+        answers how many went. When any did, `told` is appended with where the chain begins by now (`Beginning`) for
+        its data, which makes the rest verifiable."""
         ...
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from jamjet_kernel.errors import Conflict, JamJetError, SequenceConflict
 from jamjet_kernel.ports import Commit
 
-from . import approvals, executions, receipts, timers, work
+from . import approvals, audit, executions, receipts, timers, work
 from .bulk import Bulk, Row
 from .transactions import database_errors, storage_error
 
@@ -33,12 +33,8 @@ class SomeKeyTaken(Refused):
 
 def write(tx: Connection, commits: Sequence[Commit]) -> None:
     """All of them, in few statements. What a later commit undoes of an earlier one is not written at all."""
-    _write_receipts(tx, commits)
-    _write_executions(tx, commits)
-    _change(tx, work.SETTLE, work.ENQUEUE, work.changed_items(commits))
-    _change(tx, timers.CANCEL, timers.SET, timers.changed(commits))
-    _change(tx, approvals.ANSWERED, approvals.ASK, approvals.changed(commits))
-    _change(tx, work.DELIVERED, work.SEND, work.changed_deliveries(commits))
+    _write(tx, commits)
+    audit.append_commits(tx, commits)
 
 
 def write_each(tx: Connection, commits: Sequence[Commit]) -> list[JamJetError | None]:
@@ -51,14 +47,24 @@ def write_each(tx: Connection, commits: Sequence[Commit]) -> list[JamJetError | 
         if refusal is not None:
             lost.add(execution)
         answers.append(refusal)
+    audit.append_commits(tx, [commit for commit, refusal in zip(commits, answers, strict=True) if refusal is None])
     return answers
+
+
+def _write(tx: Connection, commits: Sequence[Commit]) -> None:
+    _write_receipts(tx, commits)
+    _write_executions(tx, commits)
+    _change(tx, work.SETTLE, work.ENQUEUE, work.changed_items(commits))
+    _change(tx, timers.CANCEL, timers.SET, timers.changed(commits))
+    _change(tx, approvals.ANSWERED, approvals.ASK, approvals.changed(commits))
+    _change(tx, work.DELIVERED, work.SEND, work.changed_deliveries(commits))
 
 
 def _write_one(tx: Connection, commit: Commit) -> JamJetError | None:
     failures: tuple[type[Exception], ...] = (Refused, *database_errors(tx.dialect))
     savepoint = tx.begin_nested()
     try:
-        write(tx, [commit])
+        _write(tx, [commit])
         savepoint.commit()
     except failures as error:
         # Fails where the database has given up the whole transaction, on a full disk for instance.

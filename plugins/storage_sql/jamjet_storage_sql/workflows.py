@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, select
 
 from jamjet_kernel.errors import Conflict
-from jamjet_kernel.ports import Receipt, WorkflowVersion
+from jamjet_kernel.ports import AuditRecord, Receipt, WorkflowVersion
 
-from . import receipts, schema
+from . import audit, receipts, schema
 from .bulk import insert_new
 from .transactions import Transactions
 
@@ -19,8 +21,14 @@ class SqlWorkflows:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    async def add(self, tenant_id: str, version: WorkflowVersion, receipt: Receipt | None = None) -> bool:
-        return await self._transactions.write(add, tenant_id, version, receipt)
+    async def add(
+        self,
+        tenant_id: str,
+        version: WorkflowVersion,
+        receipt: Receipt | None = None,
+        audit: Sequence[AuditRecord] = (),
+    ) -> bool:
+        return await self._transactions.write(add, tenant_id, version, receipt, audit)
 
     async def get(self, tenant_id: str, workflow_id: str, version: str) -> WorkflowVersion | None:
         return await self._transactions.read(get, tenant_id, workflow_id, version)
@@ -32,11 +40,18 @@ class SqlWorkflows:
         return await self._transactions.read(page, tenant_id, limit, after)
 
 
-def add(tx: Connection, tenant_id: str, version: WorkflowVersion, receipt: Receipt | None) -> bool:
+def add(
+    tx: Connection,
+    tenant_id: str,
+    version: WorkflowVersion,
+    receipt: Receipt | None,
+    audited: Sequence[AuditRecord],
+) -> bool:
     if receipt is not None:
         receipts.add(tx, tenant_id, receipt)
     row = (tenant_id, version.workflow_id, version.version, version.ir, version.created_at)
     if _INSERT.run(tx, [row]):
+        audit.append(tx, tenant_id, audited)
         return True
     stored = get(tx, tenant_id, version.workflow_id, version.version)
     if stored is None or stored.ir != version.ir:
