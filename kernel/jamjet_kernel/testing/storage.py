@@ -13,15 +13,19 @@ Subclass `StorageContract` in a test module and give it a `storage` fixture that
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from ..core.chain import FORGOTTEN, Fault, verify
 from ..core.progress import Status
-from ..errors import Conflict, JamJetError, KeyTaken, SequenceConflict, StorageError
+from ..errors import Conflict, JamJetError, KeyTaken, LimitReached, SequenceConflict, StorageError
 from ..ports import (
+    DEFAULT_TENANT,
+    AuditRecord,
     Commit,
     Delivery,
     Head,
@@ -29,8 +33,12 @@ from ..ports import (
     OpenApproval,
     Receipt,
     Recorded,
+    SealedRecord,
     Snapshot,
+    Spent,
     Storage,
+    Tenant,
+    TenantStatus,
     Timer,
     WorkflowVersion,
     WorkItem,
@@ -107,6 +115,25 @@ async def pages(page: Callable[[Any], Awaitable[list[Any]]], cursor: Callable[[A
     while found := await page(cursor(rows[-1]) if rows else None):
         rows.extend(found)
     return rows
+
+
+def audited(event_type: str, at: int = NOON, actor_id: str = "anna", **changes: Any) -> AuditRecord:
+    return replace(AuditRecord(f"audit_{event_type}", event_type, actor_id, at), **changes)
+
+
+def sign(message: bytes) -> bytes:
+    return hashlib.sha256(b"secret" + message).digest()
+
+
+async def event_types(storage: Storage) -> list[str]:
+    return [sealed.record.event_type for sealed in await storage.audit.chain(TENANT)]
+
+
+async def faults(storage: Storage, tenant_id: str = TENANT) -> list[Fault]:
+    """What is wrong with the tenant's chain."""
+    records = await storage.audit.chain(tenant_id, limit=10_000)
+    end = await storage.audit.end(tenant_id)
+    return list(verify(tenant_id, records, end, lambda signature, message: signature == sign(message)))
 
 
 class CommitContract:
@@ -596,7 +623,125 @@ class WorkflowsContract:
         assert rest == [("c", "1.0.0", NOON), ("c", "2.0.0", NOON)]
 
 
+def tenant(tenant_id: str = TENANT, **changes: Any) -> Tenant:
+    return replace(Tenant(tenant_id, "Acme Corp", NOON), **changes)
+
+
 class TenantsContract:
+    async def test_a_tenant_is_read_back_as_it_was_added(self, storage: Storage) -> None:
+        added = tenant(policy={"blocked_tools": ["shell*"]}, limits={"workflows": 3, "cost_usd_per_month": 0.1})
+
+        await storage.tenants.add(added)
+
+        assert await storage.tenants.get(TENANT) == added
+        assert await storage.tenants.get("rival") is None
+
+    async def test_a_tenant_is_added_once(self, storage: Storage) -> None:
+        await storage.tenants.add(tenant())
+
+        with pytest.raises(Conflict):
+            await storage.tenants.add(tenant(name="Another"), receipt())
+
+        assert await storage.tenants.get(TENANT) == tenant()
+        assert await storage.receipts.get(DEFAULT_TENANT, "key-1") is None
+
+    async def test_a_tenant_under_a_taken_key_is_not_added(self, storage: Storage) -> None:
+        await storage.tenants.add(tenant(), receipt(result=TENANT))
+
+        with pytest.raises(KeyTaken):
+            await storage.tenants.add(tenant("rival"), receipt(result="rival"))
+
+        assert await storage.tenants.get("rival") is None
+        assert await storage.receipts.get(DEFAULT_TENANT, "key-1") == receipt(result=TENANT)
+
+    async def test_tenants_come_page_by_page(self, storage: Storage) -> None:
+        for n in range(5):
+            await storage.tenants.add(tenant(f"t{n}"))
+
+        found = await pages(
+            lambda after: storage.tenants.page(limit=2, after=after), lambda tenant: str(tenant.tenant_id)
+        )
+
+        assert [each.tenant_id for each in found] == [f"t{n}" for n in range(5)]
+
+    async def test_a_tenant_is_changed_from_what_it_is(self, storage: Storage) -> None:
+        before, after = tenant(limits={"a": 1, "b": 2}), tenant(status=TenantStatus.SUSPENDED, updated_at=NOON + 1)
+        await storage.tenants.add(before)
+
+        changed = await storage.tenants.change(after, tenant(limits={"b": 2, "a": 1}))
+
+        assert changed
+        assert await storage.tenants.get(TENANT) == after
+
+    async def test_of_two_changes_of_a_tenant_one_wins(self, storage: Storage) -> None:
+        before = tenant()
+        await storage.tenants.add(before)
+        offered = [tenant(name=f"n{n}", updated_at=NOON + n) for n in range(1, 9)]
+
+        won = await asyncio.gather(*(storage.tenants.change(each, before) for each in offered))
+
+        assert won.count(True) == 1
+        assert await storage.tenants.get(TENANT) == offered[won.index(True)]
+        assert not await storage.tenants.change(tenant("nobody", name="other"), tenant("nobody"))
+
+    async def test_what_nodes_consume_adds_up_per_tenant_and_month(self, storage: Storage) -> None:
+        november = Spent("2026-11", 5, 0.1)
+        steps = [commit(f"e{n}", spent=november) for n in range(10)]
+        theirs = commit(tenant_id="rival", spent=november)
+
+        await store(storage, *steps, theirs, commit("later", spent=Spent("2026-12", 1)))
+        await store(storage, commit("e0", 1, spent=november))
+
+        assert await storage.tenants.spent(TENANT, "2026-11") == Spent("2026-11", 55, 1.1)
+        assert await storage.tenants.spent(TENANT, "2026-12") == Spent("2026-12", 1)
+        assert await storage.tenants.spent("rival", "2026-11") == november
+        assert await storage.tenants.spent("rival", "2026-12") == Spent("2026-12")
+
+    async def test_a_refused_commit_consumes_nothing(self, storage: Storage) -> None:
+        answers = await storage.commit([commit("e1", 7, spent=Spent("2026-11", 5)), commit("e2")])
+
+        assert kinds(answers) == [SequenceConflict, None]
+        assert await storage.tenants.spent(TENANT, "2026-11") == Spent("2026-11")
+
+    async def test_no_more_executions_are_open_than_a_commit_allows(self, storage: Storage) -> None:
+        burst = [commit(f"e{n}", max_open=3) for n in range(6)]
+
+        answers = await storage.commit([*burst, commit(tenant_id="rival", max_open=1)])
+
+        assert kinds(answers) == [None] * 3 + [LimitReached] * 3 + [None]
+        assert await storage.executions.count_open(TENANT) == 3
+        assert await storage.executions.head(TENANT, "e3") is None
+
+    async def test_an_execution_that_ends_makes_room(self, storage: Storage) -> None:
+        await store(storage, commit("e1", max_open=1))
+        ended = commit("e1", 1, status=Status.COMPLETED, completed_at=NOON)
+
+        await store(storage, ended, commit("e2", max_open=1))
+        again = await storage.commit([commit("e1", 2, max_open=1)])
+
+        assert kinds(again) == [LimitReached]
+
+    async def test_a_paused_execution_is_open_and_what_sets_no_limit_is_not_refused(self, storage: Storage) -> None:
+        await store(storage, commit("e1", status=Status.PAUSED), commit("child"))
+
+        assert await storage.executions.count_open(TENANT) == 2
+        assert kinds(await storage.commit([commit("e2", max_open=2)])) == [LimitReached]
+        assert kinds(await storage.commit([commit("e1", 1)])) == [None]
+
+    async def test_no_more_workflows_are_added_than_allowed(self, storage: Storage) -> None:
+        await storage.workflows.add(TENANT, workflow("one"), max_workflows=1)
+
+        with pytest.raises(LimitReached):
+            await storage.workflows.add(TENANT, workflow("two"), receipt(), max_workflows=1)
+        more = await storage.workflows.add(TENANT, workflow("one", "1.0.1"), max_workflows=0)
+
+        assert more
+        assert await storage.workflows.versions(TENANT, "two") == []
+        assert await storage.receipts.get(TENANT, "key-1") is None
+        assert await storage.workflows.add("rival", workflow("two"), max_workflows=1)
+
+
+class IsolationContract:
     async def test_a_tenant_reads_nothing_of_another_one(self, storage: Storage) -> None:
         await store(
             storage,
@@ -661,6 +806,125 @@ class TenantsContract:
         assert await storage.executions.head("rival", "e1") == theirs.head
 
 
+class AuditContract:
+    @pytest.fixture(autouse=True)
+    def signed(self, storage: Storage) -> None:
+        storage.audit.sign_with(sign)
+
+    async def test_what_a_commit_tells_is_in_the_chain_with_it(self, storage: Storage) -> None:
+        told = audited("node_completed", execution_id="e1", data=b'{"node":"search"}')
+
+        await store(storage, commit(audit=[audited("execution_started"), told]))
+
+        first, second = await storage.audit.chain(TENANT)
+        assert second == SealedRecord(2, told, first.digest, second.digest, second.signature)
+        assert first.signature is None
+        assert await faults(storage) == []
+
+    async def test_nothing_is_told_of_what_was_refused(self, storage: Storage) -> None:
+        batch = [
+            commit("a", audit=[audited("one")]),
+            commit("b", expected=7, audit=[audited("never")]),
+            commit("c", audit=[audited("two")]),
+        ]
+
+        assert kinds(await storage.commit(batch)) == [None, SequenceConflict, None]
+
+        assert await event_types(storage) == ["one", "two"]
+        assert await faults(storage) == []
+
+    async def test_of_each_transaction_the_last_record_is_signed(self, storage: Storage) -> None:
+        await store(storage, *(commit(f"e{n}", audit=[audited("a"), audited("b")]) for n in range(3)))
+        await storage.audit.append(TENANT, [audited("c"), audited("d")])
+
+        signed = [sealed.sequence for sealed in await storage.audit.chain(TENANT) if sealed.signature]
+
+        assert signed == [6, 8]
+
+    async def test_concurrent_writers_make_one_chain(self, storage: Storage) -> None:
+        commits = (storage.commit([commit(f"e{n}", audit=[audited("committed")] * 3)]) for n in range(20))
+        appends = (storage.audit.append(TENANT, [audited("appended")] * 2) for _ in range(20))
+
+        await asyncio.gather(*commits, *appends)
+
+        assert [sealed.sequence for sealed in await storage.audit.chain(TENANT)] == list(range(1, 101))
+        assert await faults(storage) == []
+
+    async def test_each_tenant_has_a_chain_of_its_own(self, storage: Storage) -> None:
+        other = replace(commit(audit=[audited("theirs")]), tenant_id="other")
+
+        await store(storage, commit(audit=[audited("ours")]), other)
+
+        assert await event_types(storage) == ["ours"]
+        assert [(sealed.sequence, sealed.record.event_type) for sealed in await storage.audit.chain("other")] == [
+            (1, "theirs")
+        ]
+        assert await faults(storage) == await faults(storage, "other") == []
+        assert await storage.audit.page("nobody") == ([], 0)
+        assert await storage.audit.end("nobody") is None
+
+    async def test_a_thousand_records_are_read_in_portions(self, storage: Storage) -> None:
+        await storage.audit.append(TENANT, [audited(f"event_{n}") for n in range(1203)])
+
+        portion = await storage.audit.chain(TENANT, after=1000, limit=100)
+
+        assert [sealed.sequence for sealed in portion] == list(range(1001, 1101))
+        assert len(await faults(storage)) == 0
+
+    async def test_records_are_found_newest_first(self, storage: Storage) -> None:
+        await storage.audit.append(TENANT, [audited("made", at=NOON + n, actor_id=f"a{n % 2}") for n in range(10)])
+
+        found, total = await storage.audit.page(TENANT, actor_id="a1", limit=2, offset=1)
+        ranged, in_range = await storage.audit.page(TENANT, since=NOON + 3, until=NOON + 6)
+        after, _ = await storage.audit.page(TENANT, before=3)
+
+        assert ([sealed.sequence for sealed in found], total) == ([8, 6], 5)
+        assert ([sealed.sequence for sealed in ranged], in_range) == ([6, 5, 4], 3)
+        assert [sealed.sequence for sealed in after] == [2, 1]
+
+    async def test_records_are_found_by_execution_and_type(self, storage: Storage) -> None:
+        await storage.audit.append(
+            TENANT, [audited("a", execution_id="e1"), audited("b", execution_id="e1"), audited("a", execution_id="e2")]
+        )
+
+        found, total = await storage.audit.page(TENANT, execution_id="e1", event_type="a")
+
+        assert ([sealed.sequence for sealed in found], total) == ([1], 1)
+        assert await storage.audit.page(TENANT, execution_id="' OR 1=1 --") == ([], 0)
+
+    async def test_a_registered_workflow_is_told_of_once(self, storage: Storage) -> None:
+        for _ in range(2):
+            await storage.workflows.add(TENANT, workflow(), audit=[audited("workflow_registered")])
+        with pytest.raises(Conflict):
+            await storage.workflows.add(TENANT, workflow(ir=b"[]"), audit=[audited("workflow_registered")])
+
+        assert await event_types(storage) == ["workflow_registered"]
+
+    async def test_the_beginning_can_be_forgotten(self, storage: Storage) -> None:
+        for day in range(5):
+            await storage.audit.append(TENANT, [audited(f"day_{day}", at=NOON + day)])
+
+        gone = await storage.audit.forget(TENANT, NOON + 3, audited(FORGOTTEN, at=NOON + 9))
+        again = await storage.audit.forget(TENANT, NOON + 3, audited(FORGOTTEN, at=NOON + 9))
+
+        assert (gone, again) == (3, 0)
+        assert await event_types(storage) == ["day_3", "day_4", FORGOTTEN]
+        assert await faults(storage) == []
+
+    async def test_everything_can_be_forgotten_but_that_it_was(self, storage: Storage) -> None:
+        await storage.audit.append(TENANT, [audited("old"), audited("older")])
+
+        assert await storage.audit.forget(TENANT, NOON + 1, audited(FORGOTTEN, at=NOON + 9)) == 2
+        await storage.audit.append(TENANT, [audited("new")])
+
+        assert await event_types(storage) == [FORGOTTEN, "new"]
+        assert await faults(storage) == []
+
+    async def test_there_is_nothing_to_forget_of_nobody(self, storage: Storage) -> None:
+        assert await storage.audit.forget("nobody", NOON, audited(FORGOTTEN)) == 0
+        assert await storage.audit.chain("nobody") == []
+
+
 class StorageContract(
     CommitContract,
     ExecutionsContract,
@@ -670,6 +934,8 @@ class StorageContract(
     ReceiptsContract,
     WorkflowsContract,
     TenantsContract,
+    IsolationContract,
+    AuditContract,
 ):
     """All of it, by noun. Every test gets the subclass's `storage` fixture, empty."""
 
