@@ -113,13 +113,20 @@ class Decision:
     commands: tuple[Command, ...]
 
 
-def decide(graph: Graph, progress: Progress, event: ev.Event, env: Mapping[str, str] | None = None) -> Decision:
-    """What the event leads to. `env` holds the environment variables that conditions may read.
+def decide(
+    graph: Graph,
+    progress: Progress,
+    event: ev.Event,
+    env: Mapping[str, str] | None = None,
+    policies: tuple[Policy, ...] = (),
+) -> Decision:
+    """What the event leads to. `env` holds the environment variables that conditions may read; `policies` are in
+    force around the workflow's own.
 
     Raises `InvalidTransition` (or another `Conflict`) when it cannot happen now, and `Invalid` when what it carries
     does not fit; nothing has changed then.
     """
-    turn = _Turn(graph, progress, event.at, env or {})
+    turn = _Turn(graph, progress, event.at, env or {}, policies)
     turn.take(event)
     turn.follow()
     return Decision(turn.progress, tuple(turn.events), tuple(turn.commands))
@@ -184,11 +191,14 @@ class _Way:
 class _Turn:
     """One call of `decide`: the progress as it becomes, and what was said on the way."""
 
-    def __init__(self, graph: Graph, progress: Progress, at: int, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, graph: Graph, progress: Progress, at: int, env: Mapping[str, str], policies: tuple[Policy, ...]
+    ) -> None:
         self.graph = graph
         self.progress = progress
         self.at = at
         self.env = env
+        self.policies = policies
         self.events: list[ev.Event] = []
         self.commands: list[Command] = []
         self.touched: deque[str] = deque()
@@ -559,18 +569,19 @@ class _Turn:
 
     def _may_run(self, run_id: str, node: Node, config: dict[str, Any] | None) -> bool:
         """Whether the policies let it run now; else they ask a person first. Raises `_Broken` where they forbid it."""
-        if not node.policies:
+        policies = (*self.policies, *node.policies)
+        if not policies:
             return True
         configured = _configured(node, config)
         tool, model = _tool_of(configured), getattr(configured, "model", None)
-        if tool is not None and (glob := _matching(node.policies, "blocked_tools", tool)):
+        if tool is not None and (glob := _matching(policies, "blocked_tools", tool)):
             self._forbid(run_id, f"blocked_tools: {glob}", tool, f"blocks the tool {tool!r} ({glob})")
-        for allowed in (policy.model_allowlist for policy in node.policies):
+        for allowed in (policy.model_allowlist for policy in policies):
             if isinstance(model, str) and allowed is not None and model not in allowed:
                 rule = f"model_allowlist: {', '.join(allowed)}"
                 self._forbid(run_id, rule, model, f"does not allow the model {model!r}")
         approved = self.progress.run(run_id).status is RunStatus.WAITING
-        if tool is None or approved or not _matching(node.policies, "require_approval_for", tool):
+        if tool is None or approved or not _matching(policies, "require_approval_for", tool):
             return True
         request = ev.ApprovalRequested(at=self.at, node_id=run_id, description=f"Run the tool {tool}?", tool=tool)
         self._request(request, self.graph.definition.timeouts.approval_timeout)

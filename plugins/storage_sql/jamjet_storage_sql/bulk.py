@@ -112,6 +112,18 @@ def upsert(table: Table) -> Bulk:
     return Bulk(table.columns.keys(), build)
 
 
+def add_up(table: Table) -> Bulk:
+    """What is no key is a number, and added to the one that is there."""
+
+    def build(dialect: Dialect) -> Executable:
+        statement = _insert(table, dialect)
+        sums = {c.name: c + statement.excluded[c.name] for c in table.columns if not c.primary_key}
+        built: Executable = statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=sums)
+        return built
+
+    return Bulk(table.columns.keys(), build)
+
+
 def delete_keys(table: Table) -> Bulk:
     keys = list(table.primary_key)
     statement = delete(table).where(tuple_(*keys).in_(given(keys)))

@@ -141,6 +141,18 @@ tenants = Table(
     Column("updated_at", BigInteger),
 )
 
+# What nodes consumed, per calendar month (UTC).
+usage = Table(
+    "usage",
+    metadata,
+    _key("tenant_id"),
+    _key("month"),
+    Column("tokens", BigInteger, nullable=False),
+    # In billionths of a dollar: whole numbers add up exactly.
+    Column("cost", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 tokens = Table(
     "tokens",
     metadata,

@@ -9,13 +9,14 @@ from concurrent.futures import Executor
 from sqlalchemy import Engine
 
 from jamjet_kernel.errors import JamJetError, StorageError
-from jamjet_kernel.ports import Approvals, Audit, Commit, Executions, Receipts, Timers, Work, Workflows
+from jamjet_kernel.ports import Approvals, Audit, Commit, Executions, Receipts, Tenants, Timers, Work, Workflows
 
 from .approvals import SqlApprovals
 from .audit import SqlAudit
 from .commit import Refused, write, write_each
 from .executions import SqlExecutions
 from .receipts import SqlReceipts
+from .tenants import SqlTenants
 from .timers import SqlTimers
 from .transactions import Transactions
 from .work import SqlWork
@@ -46,6 +47,7 @@ class SqlStorage:
         self.approvals: Approvals = SqlApprovals(self._transactions)
         self.timers: Timers = SqlTimers(self._transactions)
         self.receipts: Receipts = SqlReceipts(self._transactions)
+        self.tenants: Tenants = SqlTenants(self._transactions)
         self.audit: Audit = SqlAudit(self._transactions)
 
     async def commit(self, commits: Sequence[Commit]) -> list[JamJetError | None]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
-from jamjet_kernel.errors import Conflict
+from jamjet_kernel.errors import Conflict, LimitReached
 from jamjet_kernel.ports import AuditRecord, Receipt, WorkflowVersion
 
-from . import audit, receipts, schema
+from . import audit, receipts, schema, tenants
 from .bulk import insert_new
 from .transactions import Transactions
 
@@ -27,8 +27,9 @@ class SqlWorkflows:
         version: WorkflowVersion,
         receipt: Receipt | None = None,
         audit: Sequence[AuditRecord] = (),
+        max_workflows: int | None = None,
     ) -> bool:
-        return await self._transactions.write(add, tenant_id, version, receipt, audit)
+        return await self._transactions.write(add, tenant_id, version, receipt, audit, max_workflows)
 
     async def get(self, tenant_id: str, workflow_id: str, version: str) -> WorkflowVersion | None:
         return await self._transactions.read(get, tenant_id, workflow_id, version)
@@ -46,11 +47,14 @@ def add(
     version: WorkflowVersion,
     receipt: Receipt | None,
     audited: Sequence[AuditRecord],
+    max_workflows: int | None,
 ) -> bool:
     if receipt is not None:
         receipts.add(tx, tenant_id, receipt)
     row = (tenant_id, version.workflow_id, version.version, version.ir, version.created_at)
     if _INSERT.run(tx, [row]):
+        if max_workflows is not None:
+            _check_count(tx, tenant_id, version.workflow_id, max_workflows)
         audit.append(tx, tenant_id, audited)
         return True
     stored = get(tx, tenant_id, version.workflow_id, version.version)
@@ -60,6 +64,16 @@ def add(
             "a registered version never changes, give the new content a new one"
         )
     return False
+
+
+def _check_count(tx: Connection, tenant_id: str, workflow_id: str, limit: int) -> None:
+    """A further version of a workflow that is there is no further workflow, however many there are."""
+    tenants.hold(tx, [tenant_id])
+    c = _workflows.c
+    ids = select(c.workflow_id).where(c.tenant_id == tenant_id).distinct().subquery()
+    is_new = len(versions(tx, tenant_id, workflow_id)) == 1
+    if is_new and tx.execute(select(func.count()).select_from(ids)).scalar_one() > limit:
+        raise LimitReached("workflows", limit)
 
 
 def get(tx: Connection, tenant_id: str, workflow_id: str, version: str) -> WorkflowVersion | None:
