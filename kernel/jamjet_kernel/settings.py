@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from .outgoing import networks_of
+
 Names = Annotated[tuple[str, ...], NoDecode]
 """A list in the environment is written `a,b,c`."""
 
@@ -38,7 +40,7 @@ class Settings(BaseSettings):
     )
     allow_networks: Names = Field(
         (),
-        description="Networks that outgoing requests may reach though they are not public: CIDR, or `loopback`, `private`.",
+        description="Networks that outgoing requests may reach though not public: CIDR, or `loopback`, `private`.",
     )
     log_level: str = Field(
         "info",
@@ -59,12 +61,21 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4 * 2**20, ge=1024, description="The largest request body the server takes.")
     live_executions: int = Field(10_000, ge=1, description="Executions whose progress is kept in memory.")
     shutdown_grace: float = Field(10.0, ge=0, description="Seconds that running nodes get to finish at shutdown.")
+    agent_liveness_secs: float = Field(
+        60.0, gt=0, description="Seconds after its last heartbeat from which an agent counts as unreachable."
+    )
     receipt_hours: int = Field(24, ge=1, description="How long an Idempotency-Key is remembered.")
 
     @field_validator("plugins", "python_modules", "env_names", "allow_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("allow_networks")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        networks_of(value)
+        return value
 
     @field_validator("log_level")
     @classmethod

@@ -17,6 +17,7 @@ from ..errors import (
     NotFound,
     PluginError,
     Problem,
+    RemoteFailed,
     StorageError,
     Unauthenticated,
 )
@@ -28,6 +29,7 @@ STATUSES: dict[type[JamJetError], tuple[int, str]] = {
     NotFound: (404, "not found: "),
     Conflict: (409, "conflict: "),
     PluginError: (500, "internal error: "),
+    RemoteFailed: (502, "bad gateway: "),
     StorageError: (503, "unavailable: "),
     JamJetError: (500, "internal error: "),
 }
@@ -46,7 +48,7 @@ def install(app: App[Request, Response]) -> None:
 
 async def _ours(req: Request, resp: Response, error: JamJetError, params: dict[str, Any]) -> None:
     status, prefix = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-    if status >= 500:
+    if status >= 500 and status != 502:  # a 502 is another server's fault
         _log.error("%s %s: %s", req.method, req.path, error, extra=_extra(req), exc_info=error)
     if status == 401:
         resp.set_header("WWW-Authenticate", "Bearer")

@@ -34,6 +34,9 @@ def dev(
     from ..server import serve
 
     settings = read_settings(port=port, bind=host)
+    if "allow_networks" not in settings.model_fields_set:
+        # Agents and services under development run beside it.
+        settings = settings.model_copy(update={"allow_networks": ("loopback",)})
     serve(settings, announce=_as_json if session.output.json else _banner)
 
 
