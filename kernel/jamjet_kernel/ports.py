@@ -377,8 +377,10 @@ class Tenants(Protocol):
 
 
 class Tokens(Protocol):
-    async def add(self, tenant_id: str, token: Token, audit: Sequence[AuditRecord] = ()) -> None:
-        """Raises `Conflict` when there is one of this id or digest."""
+    async def add(
+        self, tenant_id: str, token: Token, receipt: Receipt | None = None, audit: Sequence[AuditRecord] = ()
+    ) -> None:
+        """Raises `Conflict` when there is one of this id or digest, `KeyTaken` for a receipt whose key is there."""
         ...
 
     async def by_digest(self, digest: bytes) -> Token | None:

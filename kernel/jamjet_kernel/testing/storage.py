@@ -33,6 +33,7 @@ from ..ports import (
     OpenApproval,
     Receipt,
     Recorded,
+    Role,
     SealedRecord,
     Snapshot,
     Spent,
@@ -40,6 +41,7 @@ from ..ports import (
     Tenant,
     TenantStatus,
     Timer,
+    Token,
     WorkflowVersion,
     WorkItem,
 )
@@ -741,6 +743,85 @@ class TenantsContract:
         assert await storage.workflows.add("rival", workflow("two"), max_workflows=1)
 
 
+def token(token_id: str = "tok_1", digest: bytes = b"\x00\xff", **changes: Any) -> Token:
+    return replace(Token(TENANT, token_id, "ci", Role.DEVELOPER, digest, NOON, "token:tok_0"), **changes)
+
+
+class TokensContract:
+    async def test_a_token_is_found_by_its_digest(self, storage: Storage) -> None:
+        added = token(expires_at=NOON + 9)
+
+        await storage.tokens.add(TENANT, added)
+
+        assert await storage.tokens.by_digest(b"\x00\xff") == added
+        assert await storage.tokens.by_digest(b"\x00") is None
+
+    @pytest.mark.parametrize("taken", [token(digest=b"other"), token("tok_2"), token("tok_2", tenant_id="rival")])
+    async def test_neither_an_id_nor_a_digest_is_given_twice(self, storage: Storage, taken: Token) -> None:
+        await storage.tokens.add(TENANT, token())
+
+        with pytest.raises(Conflict):
+            await storage.tokens.add(taken.tenant_id, taken, receipt())
+
+        assert await storage.tokens.page(TENANT) == [token()]
+        assert await storage.tokens.page("rival") == []
+        assert await storage.receipts.get(taken.tenant_id, "key-1") is None
+
+    async def test_a_token_under_a_taken_key_is_not_added(self, storage: Storage) -> None:
+        await storage.tokens.add(TENANT, token(), receipt())
+
+        with pytest.raises(KeyTaken):
+            await storage.tokens.add(TENANT, token("tok_2", b"2"), receipt())
+
+        assert await storage.tokens.page(TENANT) == [token()]
+
+    async def test_tokens_come_page_by_page(self, storage: Storage) -> None:
+        added = [token(f"tok_{n}", bytes([n])) for n in range(5)]
+        for each in reversed(added):
+            await storage.tokens.add(TENANT, each)
+
+        found = await pages(lambda after: storage.tokens.page(TENANT, limit=2, after=after), lambda last: last.token_id)
+
+        assert found == added
+        assert await storage.tokens.page("rival") == []
+
+    async def test_a_token_is_revoked_once(self, storage: Storage) -> None:
+        storage.audit.sign_with(sign)
+        await storage.tokens.add(TENANT, token())
+
+        first = await storage.tokens.revoke(TENANT, "tok_1", NOON + 1, [audited("token_revoked")])
+        again = await storage.tokens.revoke(TENANT, "tok_1", NOON + 2, [audited("token_revoked")])
+
+        assert first == token()
+        assert again == token(revoked_at=NOON + 1)
+        assert await storage.tokens.by_digest(token().digest) == again
+        assert [sealed.record.event_type for sealed in await storage.audit.chain(TENANT)] == ["token_revoked"]
+
+    async def test_a_token_of_another_tenant_is_not_revoked(self, storage: Storage) -> None:
+        await storage.tokens.add(TENANT, token())
+
+        assert await storage.tokens.revoke("rival", "tok_1", NOON) is None
+        assert await storage.tokens.page(TENANT) == [token()]
+
+    async def test_the_last_use_never_goes_back(self, storage: Storage) -> None:
+        for n in (1, 2):
+            await storage.tokens.add(TENANT, token(f"tok_{n}", bytes([n])))
+
+        await storage.tokens.used([(TENANT, "tok_1", NOON + 5), ("rival", "tok_2", NOON + 5)])
+        await storage.tokens.used([(TENANT, "tok_1", NOON + 3)])
+        await storage.tokens.used([])
+
+        assert [each.last_used_at for each in await storage.tokens.page(TENANT)] == [NOON + 5, None]
+
+    @pytest.mark.parametrize("name", ["'; DROP TABLE tokens; --", '"', "%_*", "naïve 🧡", "a\\b\nc"])
+    async def test_a_tokens_name_is_only_a_name(self, storage: Storage, name: str) -> None:
+        await storage.tokens.add(TENANT, token(name, name=name, created_by=name))
+
+        await storage.tokens.revoke(TENANT, name, NOON + 1)
+
+        assert await storage.tokens.page(TENANT) == [token(name, name=name, created_by=name, revoked_at=NOON + 1)]
+
+
 class IsolationContract:
     async def test_a_tenant_reads_nothing_of_another_one(self, storage: Storage) -> None:
         await store(
@@ -934,6 +1015,7 @@ class StorageContract(
     ReceiptsContract,
     WorkflowsContract,
     TenantsContract,
+    TokensContract,
     IsolationContract,
     AuditContract,
 ):

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from sqlalchemy import Engine
 
 from jamjet_kernel.errors import JamJetError, StorageError
-from jamjet_kernel.ports import Approvals, Audit, Commit, Executions, Receipts, Tenants, Timers, Work, Workflows
+from jamjet_kernel.ports import Approvals, Audit, Commit, Executions, Receipts, Tenants, Timers, Tokens, Work, Workflows
 
 from .approvals import SqlApprovals
 from .audit import SqlAudit
@@ -18,6 +18,8 @@ from .executions import SqlExecutions
 from .receipts import SqlReceipts
 from .tenants import SqlTenants
 from .timers import SqlTimers
+from .tokens import SqlTokens
+from .tokens import SqlTokens
 from .transactions import Transactions
 from .work import SqlWork
 from .workflows import SqlWorkflows
@@ -48,6 +50,8 @@ class SqlStorage:
         self.timers: Timers = SqlTimers(self._transactions)
         self.receipts: Receipts = SqlReceipts(self._transactions)
         self.tenants: Tenants = SqlTenants(self._transactions)
+        self.tokens: Tokens = SqlTokens(self._transactions)
+        self.tokens: Tokens = SqlTokens(self._transactions)
         self.audit: Audit = SqlAudit(self._transactions)
 
     async def commit(self, commits: Sequence[Commit]) -> list[JamJetError | None]:
