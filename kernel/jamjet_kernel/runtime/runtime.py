@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -52,11 +52,13 @@ from ..ports import (
 )
 from ..settings import Settings
 from .alarms import HORIZON, Alarms
+from .audit import audited
 from .commits import Commits
 from .deliveries import Deliveries
 from .identity import Identity
 from .journal import Entry, Journal
 from .live import Live, LiveExecutions, head_of, replay
+from .tenants import Tenants
 from .worker import Worker
 from .workflows import WorkflowCache, in_order
 from .world import RealWorld, World
@@ -125,6 +127,7 @@ class Runtime:
         self._env = {name: os.environ[name] for name in settings.env_names if name in os.environ}
         self._observers = bool(plugins.hook.events_recorded.get_hookimpls())
         self._kinds = {kind: executor.config for kind, executor in executors.items()}
+        self.tenants = Tenants(self)
         self.workflow_cache = WorkflowCache(storage, self._kinds)
         self.lives = LiveExecutions(storage, self.workflow_cache, settings.live_executions)
         self.journal = Journal(storage, self._committed)
@@ -141,34 +144,49 @@ class Runtime:
         execution_id: str,
         event: ev.Event,
         *,
+        principal: Principal | None = None,
         receipt: Receipt | None = None,
         delivered: str | None = None,
     ) -> None:
         """Returns when the event and all that follows from it are durable. The time is put on it here.
+
+        `principal`: who made it happen, where somebody did.
 
         Raises `NotFound`, `InvalidTransition` or another `Conflict`, `Invalid`, `StorageError`.
         """
         for _ in range(RACES):
             live = await self.lives.get(tenant_id, execution_id)
             try:
-                return await self._advance(live, event, receipt, delivered)
+                return await self._advance(live, event, principal, receipt, delivered)
             except SequenceConflict:
                 continue
         raise StorageError(f"execution {execution_id} is changed by others faster than this could be recorded")
 
-    async def _advance(self, live: Live, event: ev.Event, receipt: Receipt | None, delivered: str | None) -> None:
+    async def _advance(
+        self,
+        live: Live,
+        event: ev.Event,
+        principal: Principal | None,
+        receipt: Receipt | None,
+        delivered: str | None,
+    ) -> None:
+        terms = await self.tenants.terms(live.tenant_id)
         if live.is_stale:
             self.lives.forget(live)
             raise SequenceConflict
         stamped = msgspec.structs.replace(event, at=self.world.now())
         try:
-            decision = decide(live.graph, live.progress, stamped, self._env)
+            decision = decide(live.graph, live.progress, stamped, self._env, terms.policies)
         except JamJetError:
             # A refusal is final for the work or the delivery behind it, so it must rest on what is durable.
             if await live.becomes_durable(live.progress):
                 raise
             raise SequenceConflict from None
-        commit = self._commits.of(live, decision, receipt=receipt, delivered=delivered)
+        commit = self._commits.of(
+            live, decision, cause=stamped, principal=principal, receipt=receipt, delivered=delivered
+        )
+        if _opens(live.progress, decision.progress):
+            commit = replace(commit, max_open=terms.limits.concurrent_executions)
         live.progress = decision.progress
         live.in_flight += 1
         try:
@@ -227,16 +245,19 @@ class Runtime:
         definition = graph.definition
         stored = WorkflowVersion(definition.workflow_id, definition.version, msgspec.json.encode(ir), self.world.now())
 
+        resource = f"workflow/{stored.workflow_id}@{stored.version}"
+        told = audited(self.world, principal, "workflow_registered", resource=resource)
+
         async def add(receipt: Receipt | None) -> None:
             try:
-                await self.storage.workflows.add(principal.tenant_id, stored, receipt)
+                await self.storage.workflows.add(principal.tenant_id, stored, receipt, [told])
                 self.workflow_cache.added(principal.tenant_id, stored.workflow_id)
             except KeyTaken:
                 raise
             except Conflict:
                 await self._check_same(principal, stored)
 
-        await self._once(principal, once, f"{stored.workflow_id}@{stored.version}", add)
+        await self.once(principal, once, f"{stored.workflow_id}@{stored.version}", add)
         return Registration(stored.workflow_id, stored.version, _warnings(graph))
 
     async def _check_same(self, principal: Principal, offered: WorkflowVersion) -> None:
@@ -313,15 +334,16 @@ class Runtime:
         )
 
         async def begin(receipt: Receipt | None) -> None:
-            await self.begin(principal.tenant_id, event, receipt=receipt)
+            await self.begin(principal.tenant_id, event, principal=principal, receipt=receipt)
 
-        return await self._once(principal, once, execution_id, begin)
+        return await self.once(principal, once, execution_id, begin)
 
     async def begin(
         self,
         tenant_id: str,
         event: ev.WorkflowStarted,
         *,
+        principal: Principal | None = None,
         receipt: Receipt | None = None,
         delivered: str | None = None,
     ) -> None:
@@ -331,7 +353,7 @@ class Runtime:
         live = Live(tenant_id, event.execution_id, graph, nothing, nothing, head_of(nothing))
         self.lives.add(live)
         try:
-            await self._advance(live, event, receipt, delivered)
+            await self._advance(live, event, principal, receipt, delivered)
         except JamJetError:
             self.lives.forget(live)
             raise
@@ -498,9 +520,9 @@ class Runtime:
         )
 
         async def begin(receipt: Receipt | None) -> None:
-            await self.begin(principal.tenant_id, event, receipt=receipt)
+            await self.begin(principal.tenant_id, event, principal=principal, receipt=receipt)
 
-        return await self._once(principal, once, new_id, begin)
+        return await self.once(principal, once, new_id, begin)
 
     async def _at(self, principal: Principal, execution_id: str, sequence: int | None) -> tuple[Progress, int]:
         """The progress right after an event. A loop that the event closed is taken along."""
@@ -554,11 +576,11 @@ class Runtime:
         await self._committed_live(principal, execution_id)
 
         async def record(receipt: Receipt | None) -> None:
-            await self.record(principal.tenant_id, execution_id, event, receipt=receipt)
+            await self.record(principal.tenant_id, execution_id, event, principal=principal, receipt=receipt)
 
-        await self._once(principal, once, execution_id, record)
+        await self.once(principal, once, execution_id, record)
 
-    async def _once(
+    async def once(
         self,
         principal: Principal,
         once: Once | None,
@@ -590,6 +612,11 @@ class KeyReused(Conflict):
     """The idempotency key belongs to another request."""
 
     code = "idempotency_key_reused"
+
+
+def _opens(before: Progress, after: Progress) -> bool:
+    """Whether there is one more to run, on its own account: a child is part of what its parent was allowed."""
+    return (before.sequence == 0 or before.is_terminal) and not after.is_terminal and after.parent is None
 
 
 def _warnings(graph: Graph) -> list[str]:
