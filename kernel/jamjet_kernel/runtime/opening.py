@@ -47,6 +47,7 @@ async def open_runtime(
         identity = load_identity(settings)
         storage.audit.sign_with(identity.sign)
         runtime = Runtime(settings, storage, manager, executors, identity=identity, version=version, world=world)
+        await runtime.tenants.prepare()
         await _run(stack, runtime.journal.run())
         stack.push_async_callback(runtime.journal.drain)
         stack.push_async_callback(runtime.deliveries.stop)

@@ -31,6 +31,7 @@ from ..errors import (
     InvalidTransition,
     JamJetError,
     KeyTaken,
+    LimitReached,
     NotFound,
     Problem,
     SequenceConflict,
@@ -250,9 +251,10 @@ class Runtime:
 
         async def add(receipt: Receipt | None) -> None:
             try:
-                await self.storage.workflows.add(principal.tenant_id, stored, receipt, [told])
+                limit = (await self.tenants.terms(principal.tenant_id)).limits.workflows
+                await self.storage.workflows.add(principal.tenant_id, stored, receipt, [told], limit)
                 self.workflow_cache.added(principal.tenant_id, stored.workflow_id)
-            except KeyTaken:
+            except (KeyTaken, LimitReached):
                 raise
             except Conflict:
                 await self._check_same(principal, stored)
@@ -334,6 +336,7 @@ class Runtime:
         )
 
         async def begin(receipt: Receipt | None) -> None:
+            await self.tenants.check_start(principal.tenant_id)
             await self.begin(principal.tenant_id, event, principal=principal, receipt=receipt)
 
         return await self.once(principal, once, execution_id, begin)
@@ -520,6 +523,7 @@ class Runtime:
         )
 
         async def begin(receipt: Receipt | None) -> None:
+            await self.tenants.check_start(principal.tenant_id)
             await self.begin(principal.tenant_id, event, principal=principal, receipt=receipt)
 
         return await self.once(principal, once, new_id, begin)
@@ -576,6 +580,8 @@ class Runtime:
         await self._committed_live(principal, execution_id)
 
         async def record(receipt: Receipt | None) -> None:
+            if isinstance(event, ev.WorkflowRetried):
+                await self.tenants.check_start(principal.tenant_id)
             await self.record(principal.tenant_id, execution_id, event, principal=principal, receipt=receipt)
 
         await self.once(principal, once, execution_id, record)
