@@ -239,7 +239,11 @@ class AgentStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A registered agent. `card` is its card as it came, in JSON; the other fields are read out of it."""
+    """A registered agent. `card` is its card as it came, in JSON; most other fields are read out of it.
+
+    It is found by its `skills` and `protocols`, and by the `words`, in lower case, that its skills are described with.
+    `discovered_from` is where its card was fetched; None: somebody brought it.
+    """
 
     agent_id: str
     uri: str
@@ -251,6 +255,8 @@ class Agent:
     status: AgentStatus = AgentStatus.REGISTERED
     skills: Sequence[str] = ()
     protocols: Sequence[str] = ()
+    words: Sequence[str] = ()
+    discovered_from: str | None = None
     updated_at: int | None = None
     last_seen_at: int | None = None
 
@@ -402,10 +408,15 @@ class Tokens(Protocol):
 
 class Agents(Protocol):
     async def put(
-        self, tenant_id: str, agent: Agent, expected: Agent | None, audit: Sequence[AuditRecord] = ()
+        self,
+        tenant_id: str,
+        agent: Agent,
+        expected: Agent | None,
+        receipt: Receipt | None = None,
+        audit: Sequence[AuditRecord] = (),
     ) -> bool:
         """Adds it (`expected` None) or replaces it; False, and nothing is changed, when what is there is not as
-        expected. `last_seen_at` does not count."""
+        expected. `last_seen_at` does not count, and stays as it is. A taken key raises `KeyTaken`."""
         ...
 
     async def get(self, tenant_id: str, agent_id: str) -> Agent | None: ...
@@ -417,10 +428,11 @@ class Agents(Protocol):
         status: AgentStatus | None = None,
         skill: str | None = None,
         protocol: str | None = None,
+        words: Sequence[str] = (),
         limit: int = 50,
         after: str | None = None,
     ) -> list[Agent]:
-        """By agent_id; `after` continues after that one."""
+        """By agent_id; `after` continues after that one. Each of `words` must begin a word of the agent."""
         ...
 
     async def remove(self, tenant_id: str, agent_id: str, audit: Sequence[AuditRecord] = ()) -> bool: ...
@@ -577,16 +589,16 @@ class Compute(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AgentCard:
-    """What a protocol reads out of an agent's card; `raw` is the card as it came, in JSON."""
+    """What is read out of an agent's card. `texts` describe its skills, for people and for searching."""
 
     agent_id: str
     uri: str
     name: str
-    raw: bytes
     description: str | None = None
     version: str | None = None
     skills: Sequence[str] = ()
     protocols: Sequence[str] = ()
+    texts: Sequence[str] = ()
 
 
 class AgentProtocol(Protocol):

@@ -25,6 +25,8 @@ from ..core.progress import Status
 from ..errors import Conflict, JamJetError, KeyTaken, LimitReached, SequenceConflict, StorageError
 from ..ports import (
     DEFAULT_TENANT,
+    Agent,
+    AgentStatus,
     AuditRecord,
     Commit,
     Delivery,
@@ -747,6 +749,181 @@ def token(token_id: str = "tok_1", digest: bytes = b"\x00\xff", **changes: Any) 
     return replace(Token(TENANT, token_id, "ci", Role.DEVELOPER, digest, NOON, "token:tok_0"), **changes)
 
 
+def agent(agent_id: str = "researcher", **changes: Any) -> Agent:
+    return replace(
+        Agent(
+            agent_id,
+            "http://localhost:7701",
+            "Researcher",
+            NOON,
+            b'{"id": "researcher"}',
+            skills=("research",),
+            protocols=("a2a",),
+            words=("deep", "research"),
+        ),
+        **changes,
+    )
+
+
+class AgentsContract:
+    @pytest.fixture(autouse=True)
+    def _signed(self, storage: Storage) -> None:
+        storage.audit.sign_with(sign)
+
+    async def _put(self, storage: Storage, *agents: Agent) -> None:
+        for each in agents:
+            assert await storage.agents.put(TENANT, each, None)
+
+    @pytest.mark.parametrize(
+        "added",
+        [
+            agent(),
+            agent(skills=(), protocols=(), words=()),
+            agent(skills=("b", "a", "b"), description="Finds out.", version="1.0", status=AgentStatus.ACTIVE),
+            agent(discovered_from="https://example.com/card.json", updated_at=NOON + 1, last_seen_at=NOON + 2),
+        ],
+    )
+    async def test_an_agent_is_read_back_as_it_was_put(self, storage: Storage, added: Agent) -> None:
+        await self._put(storage, added)
+
+        assert await storage.agents.get(TENANT, "researcher") == added
+        assert await storage.agents.page(TENANT) == [added]
+        assert await storage.agents.get(TENANT, "nobody") is None
+
+    async def test_an_agent_is_added_once(self, storage: Storage) -> None:
+        await self._put(storage, agent())
+
+        again = await storage.agents.put(TENANT, agent(name="Other"), None, receipt(), [audited("agent_registered")])
+
+        assert not again
+        assert await storage.agents.page(TENANT) == [agent()]
+        assert await storage.receipts.get(TENANT, "key-1") is None
+        assert await event_types(storage) == []
+
+    async def test_an_agent_under_a_taken_key_is_not_added(self, storage: Storage) -> None:
+        await storage.agents.put(TENANT, agent(), None, receipt())
+
+        with pytest.raises(KeyTaken):
+            await storage.agents.put(TENANT, agent("other"), None, receipt())
+
+        assert await storage.agents.page(TENANT) == [agent()]
+        assert await storage.agents.page(TENANT, words=["deep"]) == [agent()]
+
+    async def test_a_replaced_agent_is_found_by_what_it_is_now(self, storage: Storage) -> None:
+        now = agent(name="Writer", skills=("write",), protocols=("mcp",), words=("write",), updated_at=NOON + 1)
+        await self._put(storage, agent())
+
+        assert await storage.agents.put(TENANT, now, agent())
+
+        assert await storage.agents.get(TENANT, "researcher") == now
+        assert await storage.agents.page(TENANT, skill="write", protocol="mcp", words=["wr"]) == [now]
+        for old in ({"skill": "research"}, {"protocol": "a2a"}, {"words": ["deep"]}):
+            assert await storage.agents.page(TENANT, **old) == []
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"status": AgentStatus.PAUSED},
+            {"name": "Other"},
+            {"description": "Other"},
+            {"card": b"{}"},
+            {"skills": ("write",)},
+            {"updated_at": NOON},
+            {"created_at": NOON + 1},
+        ],
+    )
+    async def test_an_agent_that_is_not_as_expected_is_left_alone(self, storage: Storage, other: Any) -> None:
+        await self._put(storage, agent())
+        now = agent(status=AgentStatus.ACTIVE)
+
+        assert not await storage.agents.put(TENANT, now, agent(**other), None, [audited("agent_activated")])
+
+        assert await storage.agents.get(TENANT, "researcher") == agent()
+        assert await event_types(storage) == []
+
+    async def test_of_concurrent_changes_of_an_agent_one_wins(self, storage: Storage) -> None:
+        await self._put(storage, agent())
+        changed = [agent(name=f"Name {n}") for n in range(5)]
+
+        won = await asyncio.gather(*(storage.agents.put(TENANT, each, agent()) for each in changed))
+
+        assert sum(won) == 1
+        assert await storage.agents.get(TENANT, "researcher") == changed[won.index(True)]
+
+    async def test_a_heartbeat_is_no_change(self, storage: Storage) -> None:
+        await self._put(storage, agent())
+
+        assert await storage.agents.seen(TENANT, "researcher", NOON + 5)
+        assert not await storage.agents.seen(TENANT, "nobody", NOON + 5)
+
+        assert await storage.agents.get(TENANT, "researcher") == agent(last_seen_at=NOON + 5)
+        assert await storage.agents.put(TENANT, agent(name="Other"), agent())
+        assert await storage.agents.get(TENANT, "researcher") == agent(name="Other", last_seen_at=NOON + 5)
+
+    async def test_a_removed_agent_is_gone_and_may_come_again(self, storage: Storage) -> None:
+        await self._put(storage, agent(), agent("other"))
+
+        assert await storage.agents.remove(TENANT, "researcher", [audited("agent_removed")])
+        assert not await storage.agents.remove(TENANT, "researcher", [audited("agent_removed")])
+
+        assert await storage.agents.page(TENANT, skill="research") == [agent("other")]
+        assert await event_types(storage) == ["agent_removed"]
+        assert await storage.agents.put(TENANT, agent(skills=()), None)
+        assert await storage.agents.page(TENANT, skill="research") == [agent("other")]
+
+    async def test_agents_are_narrowed_by_all_that_is_asked(self, storage: Storage) -> None:
+        one = agent("one", words=("deep", "research", "100%"))
+        two = agent("two", status=AgentStatus.ACTIVE, skills=("research", "write"), words=("research", "writing"))
+        three = agent("three", protocols=("mcp", "a2a"), skills=("Research",), words=())
+        await self._put(storage, one, two, three)
+
+        async def ids(**asked: Any) -> list[str]:
+            return [each.agent_id for each in await storage.agents.page(TENANT, **asked)]
+
+        assert await ids() == ["one", "three", "two"]
+        assert await ids(status=AgentStatus.ACTIVE) == ["two"]
+        assert await ids(skill="research") == ["one", "two"]
+        assert await ids(protocol="mcp") == ["three"]
+        assert await ids(skill="research", protocol="a2a", status=AgentStatus.REGISTERED) == ["one"]
+        assert await ids(words=["res"]) == ["one", "two"]
+        assert await ids(words=["res", "wri"]) == ["two"]
+        assert await ids(words=["search"]) == []
+        assert await ids(words=["100%"]) == ["one"]
+        assert await ids(words=["%"]) == await ids(words=["_"]) == await ids(skill="%") == []
+
+    async def test_agents_come_page_by_page(self, storage: Storage) -> None:
+        added = [agent(f"agent-{n}") for n in range(5)]
+        await self._put(storage, *reversed(added))
+
+        found = await pages(
+            lambda after: storage.agents.page(TENANT, skill="research", limit=2, after=after),
+            lambda last: last.agent_id,
+        )
+
+        assert found == added
+
+    async def test_an_agent_of_another_tenant_is_not_there(self, storage: Storage) -> None:
+        await self._put(storage, agent())
+        theirs = agent(name="Theirs", skills=("write",))
+
+        assert await storage.agents.get("rival", "researcher") is None
+        assert await storage.agents.page("rival") == await storage.agents.page("rival", skill="research") == []
+        assert not await storage.agents.put("rival", theirs, agent())
+        assert not await storage.agents.seen("rival", "researcher", NOON)
+        assert await storage.agents.put("rival", theirs, None)
+        assert await storage.agents.remove("rival", "researcher")
+
+        assert await storage.agents.page(TENANT, skill="research") == [agent()]
+
+    @pytest.mark.parametrize("name", ["'; DROP TABLE agents; --", '"', "%_*", "naïve 🧡", "a\\b"])
+    async def test_what_an_agent_says_is_only_text(self, storage: Storage, name: str) -> None:
+        added = agent(name, name=name, uri=name, skills=(name,), protocols=(name,), words=(name,), version=name)
+        await self._put(storage, added, agent())
+
+        assert await storage.agents.page(TENANT, skill=name, protocol=name, words=[name]) == [added]
+        assert await storage.agents.page(TENANT, after=name, skill=name) == []
+
+
 class TokensContract:
     async def test_a_token_is_found_by_its_digest(self, storage: Storage) -> None:
         added = token(expires_at=NOON + 9)
@@ -1016,6 +1193,7 @@ class StorageContract(
     WorkflowsContract,
     TenantsContract,
     TokensContract,
+    AgentsContract,
     IsolationContract,
     AuditContract,
 ):

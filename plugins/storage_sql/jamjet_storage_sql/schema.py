@@ -181,12 +181,14 @@ agents = Table(
     Column("version", Text),
     Column("status", Text, nullable=False),
     Column("card", LargeBinary, nullable=False),
+    Column("labels", LargeBinary, nullable=False),
+    Column("discovered_from", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger),
     Column("last_seen_at", BigInteger),
 )
 
-# What an agent can be found by: `kind` is skill or protocol.
+# The labels of the agents, to find them by: `kind` is skill, protocol or word.
 agent_labels = Table(
     "agent_labels",
     metadata,
@@ -194,6 +196,7 @@ agent_labels = Table(
     _key("kind"),
     _key("label"),
     _key("agent_id"),
+    Index("agent_labels_by_agent", "tenant_id", "agent_id"),
     sqlite_with_rowid=False,
 )
 
