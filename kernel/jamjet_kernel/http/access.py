@@ -12,6 +12,9 @@ from ..errors import PluginError, Unauthenticated
 from ..ports import Access, Principal, Route
 from ..runtime import Runtime
 
+ACTING_FOR = "X-JamJet-Tenant"
+"""The header by which an operator of the default tenant acts for another."""
+
 _ANYBODY = Principal()
 
 
@@ -20,6 +23,7 @@ class AccessControl:
 
     def __init__(self, runtime: Runtime) -> None:
         self._authenticators = runtime.authenticators
+        self._tenants = runtime.tenants
         self._is_off = runtime.settings.auth == "off"
         self._needed: dict[tuple[str, str], Access] = {}
 
@@ -38,8 +42,14 @@ class AccessControl:
         if access is None or access is Access.OPEN:  # None: the answer is a 405, or the options
             return
         principal = _ANYBODY if self._is_off else await self._authenticated(req)
+        principal = await self._tenants.admit(
+            replace(principal, request_id=req.context.request_id, address=req.remote_addr),
+            access,
+            acting_for=req.get_header(ACTING_FOR),
+            changes=req.method not in ("GET", "HEAD"),
+        )
         check(principal, access)
-        req.context.principal = replace(principal, request_id=req.context.request_id, address=req.remote_addr)
+        req.context.principal = principal
 
     async def _authenticated(self, req: Request) -> Principal:
         for authenticator in self._authenticators:

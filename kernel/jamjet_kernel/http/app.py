@@ -21,6 +21,7 @@ from .executions import Executions, encode_view
 from .guard import Guard
 from .health import Health
 from .openapi import OpenApi
+from .tenants import Tenants
 from .workers import Workers
 from .workflows import Workflows
 
@@ -43,6 +44,7 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
     health, workers, docs = Health(runtime), Workers(runtime), Docs()
     workflows, executions = Workflows(runtime), Executions(runtime)
     events, approvals = Events(runtime), Approvals(runtime)
+    tenants = Tenants(runtime)
     one = "/executions/{execution_id}"
 
     yield from _tagged(
@@ -151,6 +153,22 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
             "decision",
         ),
     )
+    yield from _tagged(
+        "tenants",
+        Route(
+            "/tenants",
+            tenants,
+            _get("List the tenants", m.Tenants, m.Page, access=Access.ADMIN)
+            | _post("Make a tenant", m.CreatedTenant, m.TenantCreation, status=201, access=Access.ADMIN),
+        ),
+        Route(
+            "/tenants/{tenant_id}",
+            tenants,
+            _get("Get a tenant", m.TenantWithUsage, access=Access.ADMIN)
+            | _put("Change a tenant", m.Tenant, m.TenantChange, access=Access.ADMIN),
+            "one",
+        ),
+    )
     alive = Operation("Is the runtime there?", Access.OPEN, {200: m.Health, 503: m.Health})
     yield from _tagged(
         "runtime",
@@ -167,9 +185,10 @@ def _get(
     answer: type[BaseModel],
     query: type[m.Query] | None = None,
     *,
+    access: Access = Access.READ,
     description: str | None = None,
 ) -> dict[str, Operation]:
-    return {"GET": Operation(summary, Access.READ, {200: answer}, query=query, description=description)}
+    return {"GET": Operation(summary, access, {200: answer}, query=query, description=description)}
 
 
 def _file(summary: str) -> dict[str, Operation]:
@@ -186,6 +205,12 @@ def _post(
     description: str | None = None,
 ) -> dict[str, Operation]:
     return {"POST": Operation(summary, access, {status: answer}, body=body, description=description)}
+
+
+def _put(
+    summary: str, answer: type[BaseModel], body: type[m.Body], *, access: Access = Access.WRITE
+) -> dict[str, Operation]:
+    return {"PUT": Operation(summary, access, {200: answer}, body=body)}
 
 
 def _tagged(tag: str, *routes: Route) -> Iterator[Route]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import falcon
@@ -17,6 +18,7 @@ from ..errors import (
     NotFound,
     PluginError,
     Problem,
+    RateExceeded,
     RemoteFailed,
     StorageError,
     Unauthenticated,
@@ -28,6 +30,7 @@ STATUSES: dict[type[JamJetError], tuple[int, str]] = {
     Forbidden: (403, ""),
     NotFound: (404, "not found: "),
     Conflict: (409, "conflict: "),
+    RateExceeded: (429, "too many requests: "),
     PluginError: (500, "internal error: "),
     RemoteFailed: (502, "bad gateway: "),
     StorageError: (503, "unavailable: "),
@@ -52,6 +55,8 @@ async def _ours(req: Request, resp: Response, error: JamJetError, params: dict[s
         _log.error("%s %s: %s", req.method, req.path, error, extra=_extra(req), exc_info=error)
     if status == 401:
         resp.set_header("WWW-Authenticate", "Bearer")
+    if isinstance(error, RateExceeded):
+        resp.set_header("Retry-After", str(math.ceil(error.retry_after)))
     message = _sentences(error.problems) if isinstance(error, Invalid) else str(error)
     _answer(resp, status, prefix + message, error.code, error.details)
 

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SkipValidation, StringConstraints
 
-from ..core.definition import Definition
+from ..core.definition import Definition, Policy
 from ..core.progress import RunStatus, Status
+from ..runtime.limits import Limits
+from ..runtime.tenants import TENANT_ID
 
 # Databases store no NUL in a text, and no other control character belongs into a name.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -308,3 +310,58 @@ class Approval(Answer):
 
 class Approvals(Listing):
     approvals: list[Approval]
+
+
+# Tenants
+
+
+class TenantCreation(Body):
+    id: Annotated[str, StringConstraints(pattern=rf"^{TENANT_ID}$")] = Field(examples=["acme"])
+    name: Name = Field(examples=["Acme Corp"])
+    policy: Policy | None = Field(None, description="In force around every workflow's own: the strictest wins.")
+    limits: Limits | None = None
+
+
+class TenantChange(Body):
+    """What is left out stays as it is."""
+
+    # Not `None`: a field that may be left out and may not be null.
+    name: Name = Field(default_factory=str, examples=["Acme Corporation"])
+    status: Literal["active", "suspended", "archived"] = Field(
+        default_factory=lambda: "active",
+        description="`suspended`: it may be looked at, and not changed. `archived`: nothing of it is served.",
+    )
+    policy: Policy | None = Field(None, description="Replaces the one there is; null takes it away.")
+    limits: Limits | None = Field(
+        None, description="Put over those there are; null takes one away, and in the place of all of them all."
+    )
+
+
+class CreatedTenant(Answer):
+    tenant_id: str = Field(examples=["acme"])
+
+
+class Tenant(Answer):
+    tenant_id: str = Field(examples=["acme"])
+    name: str = Field(examples=["Acme Corp"])
+    status: Literal["active", "suspended", "archived"]
+    policy: Policy
+    limits: Limits
+    created_at: Timestamp
+    updated_at: Timestamp | None
+
+
+class Tenants(Listing):
+    tenants: list[Tenant]
+
+
+class Usage(Answer):
+    """What its nodes consumed in the current calendar month (UTC)."""
+
+    month: str = Field(examples=["2026-11"])
+    tokens: int
+    cost_usd: float
+
+
+class TenantWithUsage(Tenant):
+    usage: Usage

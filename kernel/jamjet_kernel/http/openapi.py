@@ -13,9 +13,10 @@ from falcon.asgi import Request, Response
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from ..ports import Operation, Route
+from ..ports import Access, Operation, Route
 from ..runtime import Runtime
 from . import models
+from .access import ACTING_FOR
 from .answers import encode, send_unless_known
 from .events import STREAM, Streamed
 from .requests import no_query
@@ -30,12 +31,14 @@ _MEANINGS = {
     204: "There is nothing to follow any more",
     304: "It is still what If-None-Match says",
     400: "The request is not valid; `details.problems` lists each problem with its place",
-    403: "A page of another site may not change anything here",
+    401: "The token is missing, wrong or expired",
+    403: "The caller's role or tenant, or the page of another site that it is, may not do this",
     404: "There is no such thing",
     409: "The thing is not in a state that allows this, or the Idempotency-Key belongs to another request",
     413: "The body is too large",
     415: "The body is not JSON",
     421: "The Host header names another server",
+    429: "The tenant has used up what it may for now; `Retry-After` says in how many seconds there may be room",
     500: "A defect of the runtime; its log says more under the request id",
     503: "Not available just now; nothing was changed",
 }
@@ -135,6 +138,8 @@ def _parameters(path: str, method: str, operation: Operation, schemas: Mapping[s
     if operation.query:
         for name, schema in schemas[operation.query.__name__].get("properties", {}).items():
             yield {"name": name, "in": "query", "required": False, **_described(_without_null(schema))}
+    if operation.access is not Access.OPEN:
+        yield _header(ACTING_FOR, "For operators of the default tenant: the tenant to act for.", {"type": "string"})
     if isinstance(operation, Streamed):
         yield _header(
             "Last-Event-ID", "For a stream: the sequence to go on after.", {"type": "string", "pattern": r"^\d{1,15}$"}
@@ -178,6 +183,8 @@ def _responses(path: str, operation: Operation) -> Json:
 
 def _errors(path: str, operation: Operation) -> list[int]:
     statuses = {400, 421, 500, 503}
+    if operation.access is not Access.OPEN:
+        statuses |= {401, 403, 404, 429}
     if "{" in path or operation.body:
         statuses.add(404)
     if operation.body:
@@ -190,6 +197,8 @@ def _response(status: int, model: type[BaseModel] | None) -> Json:
         "description": _MEANINGS.get(status, "An answer"),
         "headers": {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}},
     }
+    if status == 429:
+        response["headers"]["Retry-After"] = {"description": "In seconds.", "schema": {"type": "integer"}}
     if status == 201:
         response["headers"]["Location"] = {"description": "Where it is.", "schema": {"type": "string"}}
     if model:

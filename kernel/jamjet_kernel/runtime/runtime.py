@@ -115,12 +115,11 @@ class Runtime:
         self.executors = executors
         self.identity = identity
         self.version = version
-        self.authenticators: Sequence[Authenticator] = [
-            authenticator
-            for contributed in reversed(plugins.hook.authenticators(settings=settings, storage=storage))
-            for authenticator in contributed
-        ]
         self.world = world or RealWorld()
+        contributions = plugins.hook.authenticators(settings=settings, storage=storage, world=self.world)
+        self.authenticators: Sequence[Authenticator] = [
+            authenticator for contributed in reversed(contributions) for authenticator in contributed
+        ]
         self.worker_id = self.world.new_id("worker")
         self.ready = False
         self.encode_view: Callable[[View], bytes] | None = None

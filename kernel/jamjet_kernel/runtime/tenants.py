@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.definition import Policy
 from ..errors import Conflict, Forbidden, NotFound, RateExceeded, StorageError
-from ..ports import DEFAULT_TENANT, Access, Principal, Receipt, Role, Storage, Tenant, TenantStatus
+from ..ports import DEFAULT_TENANT, Access, Principal, Receipt, Role, Spent, Storage, Tenant, TenantStatus
 from .audit import audited
-from .limits import NO_LIMITS, LastMinute, Limits, check_start
+from .limits import NO_LIMITS, LastMinute, Limits, check_start, month_of
 from .world import World
 
 if TYPE_CHECKING:
@@ -146,8 +146,15 @@ class Tenants:
         """Raises `Conflict` when it is there, `Forbidden` for operators of other tenants than the default one."""
         _check_administers(principal)
         tenant = Tenant(tenant_id, name, self._world.now(), policy=policy, limits=_set(limits))
-        made = {"name": name, "policy": dict(tenant.policy) or None, "limits": dict(tenant.limits) or None}
-        record = audited(self._world, principal, "tenant_created", resource=f"tenant/{tenant_id}", **made)
+        record = audited(
+            self._world,
+            principal,
+            "tenant_created",
+            resource=f"tenant/{tenant_id}",
+            name=name,
+            policy=tenant.policy or None,
+            limits=tenant.limits or None,
+        )
 
         async def add(receipt: Receipt | None) -> None:
             await self._storage.tenants.add(tenant, receipt, [record])
@@ -169,6 +176,10 @@ class Tenants:
             raise NotFound(f"tenant {tenant_id}")
         return found
 
+    async def spent(self, tenant_id: str) -> Spent:
+        """This month."""
+        return await self._storage.tenants.spent(tenant_id, month_of(self._world.now()))
+
     async def change(
         self,
         principal: Principal,
@@ -179,8 +190,8 @@ class Tenants:
         policy: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
     ) -> Tenant:
-        """What is None stays as it is. An empty policy or empty limits take away what was set; other limits are put
-        over those there are, and a limit that is None in them is taken away."""
+        """What is None stays as it is. The limits are put over those there are; one that is None in them is taken
+        away."""
         for _ in range(_RACES):
             before = await self.get(principal, tenant_id)
             _check_administers(principal)
@@ -236,7 +247,7 @@ def _changed(
         name=tenant.name if name is None else name,
         status=status or tenant.status,
         policy=tenant.policy if policy is None else policy,
-        limits=tenant.limits if limits is None else _set({**tenant.limits, **limits} if limits else {}),
+        limits=tenant.limits if limits is None else _set({**tenant.limits, **limits}),
     )
 
 
