@@ -477,10 +477,16 @@ class Audit(Protocol):
         """None: nothing was ever written."""
         ...
 
-    async def forget(self, tenant_id: str, before: int, told: AuditRecord) -> int:
+    async def forget(
+        self, tenant_id: str, before: int, told: AuditRecord, *, workflow: tuple[str, str] | None = None
+    ) -> int:
         """Deletes the records older than that time from the beginning of the chain, up to the first that is not;
-        answers how many went. When any did, `told` is appended with where the chain begins by now (`Beginning`) for
-        its data, which makes the rest verifiable."""
+        answers how many went. When any did, `told` is appended with what was removed (`Forgotten`) for its data, which
+        makes the rest verifiable.
+
+        With a workflow's id and version: empties the records of its executions, some thousands at a time; their places
+        in the chain stay, and are left out of `page`.
+        """
         ...
 
 

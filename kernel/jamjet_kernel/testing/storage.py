@@ -130,7 +130,7 @@ def sign(message: bytes) -> bytes:
 
 
 async def event_types(storage: Storage) -> list[str]:
-    return [sealed.record.event_type for sealed in await storage.audit.chain(TENANT)]
+    return [sealed.record.event_type if sealed.record else "" for sealed in await storage.audit.chain(TENANT)]
 
 
 async def faults(storage: Storage, tenant_id: str = TENANT) -> list[Fault]:
@@ -1114,9 +1114,7 @@ class AuditContract:
         await store(storage, commit(audit=[audited("ours")]), other)
 
         assert await event_types(storage) == ["ours"]
-        assert [(sealed.sequence, sealed.record.event_type) for sealed in await storage.audit.chain("other")] == [
-            (1, "theirs")
-        ]
+        assert [sealed.record for sealed in await storage.audit.chain("other")] == [audited("theirs")]
         assert await faults(storage) == await faults(storage, "other") == []
         assert await storage.audit.page("nobody") == ([], 0)
         assert await storage.audit.end("nobody") is None
@@ -1176,6 +1174,22 @@ class AuditContract:
         await storage.audit.append(TENANT, [audited("new")])
 
         assert await event_types(storage) == [FORGOTTEN, "new"]
+        assert await faults(storage) == []
+
+    async def test_a_workflows_records_can_be_forgotten_from_among_others(self, storage: Storage) -> None:
+        old, new = audited("old"), audited("new", at=NOON + 5)
+        await store(storage, commit("a", workflow_id="short", audit=[replace(old, execution_id="a")] * 2))
+        await store(storage, commit("b", workflow_id="long", audit=[replace(old, execution_id="b")]))
+        await store(storage, commit("a", 1, workflow_id="short", audit=[replace(new, execution_id="a")]))
+        told = audited(FORGOTTEN, at=NOON + 9)
+
+        gone = await storage.audit.forget(TENANT, NOON + 1, told, workflow=("short", "1.0.0"))
+        again = await storage.audit.forget(TENANT, NOON + 1, told, workflow=("short", "1.0.0"))
+        await storage.audit.append(TENANT, [audited("next")])
+
+        assert (gone, again) == (2, 0)
+        assert await event_types(storage) == ["", "", "old", "new", FORGOTTEN, "next"]
+        assert (await storage.audit.page(TENANT))[1] == 4
         assert await faults(storage) == []
 
     async def test_there_is_nothing_to_forget_of_nobody(self, storage: Storage) -> None:

@@ -16,11 +16,12 @@ from sqlalchemy import Connection, Select, column, delete, func, select, update
 from jamjet_kernel.core.chain import (
     BEGINNING,
     AuditRecord,
-    Beginning,
     ChainEnd,
+    Forgotten,
     SealedRecord,
     Sign,
     digest_of,
+    ranges,
     signed_bytes,
 )
 from jamjet_kernel.errors import StorageError
@@ -66,8 +67,12 @@ class SqlAudit:
     async def end(self, tenant_id: str) -> ChainEnd | None:
         return await self._transactions.read(end, tenant_id)
 
-    async def forget(self, tenant_id: str, before: int, told: AuditRecord) -> int:
-        return await self._transactions.write(forget, tenant_id, before, told)
+    async def forget(
+        self, tenant_id: str, before: int, told: AuditRecord, *, workflow: tuple[str, str] | None = None
+    ) -> int:
+        if workflow is None:
+            return await self._transactions.write(forget, tenant_id, before, told)
+        return await self._transactions.write(forget_of, tenant_id, workflow, before, told)
 
 
 # Appending
@@ -184,7 +189,7 @@ def page(
 
 
 def _matching(tenant_id: str, named: Mapping[str, str | None], since: int | None, until: int | None) -> Select[Any]:
-    query = select(_audit).where(_audit.c.tenant_id == tenant_id)
+    query = select(_audit).where(_audit.c.tenant_id == tenant_id, _audit.c.event_type != _EMPTIED["event_type"])
     for name, value in named.items():
         if value is not None:
             query = query.where(_audit.c[name] == value)
@@ -206,7 +211,8 @@ def end(tx: Connection, tenant_id: str) -> ChainEnd | None:
 def _sealed(tenant_id: str, sequence: int, *rest: Any) -> SealedRecord:
     """From a row, in the order of the table's columns."""
     *record, previous, digest, signature = rest
-    return SealedRecord(sequence, AuditRecord(*record), previous, digest, signature)
+    told = None if record[1] == _EMPTIED["event_type"] else AuditRecord(*record)
+    return SealedRecord(sequence, told, previous, digest, signature)
 
 
 # Retention
@@ -223,6 +229,43 @@ def forget(tx: Connection, tenant_id: str, before: int, told: AuditRecord) -> in
     if first <= stored.first_sequence:
         return 0
     previous = tx.execute(select(c.digest).where(c.tenant_id == tenant_id, c.sequence == first - 1)).scalar_one()
-    append(tx, tenant_id, [replace(told, data=msgspec.json.encode(Beginning(first, previous.hex())))])
+    append(tx, tenant_id, [replace(told, data=msgspec.json.encode(Forgotten(first, previous.hex())))])
     tx.execute(update(_chains).where(_chains.c.tenant_id == tenant_id).values(first_sequence=first))
     return tx.execute(delete(_audit).where(c.tenant_id == tenant_id, c.sequence < first)).rowcount
+
+
+_EMPTIED = {
+    "audit_id": "",
+    "event_type": "",
+    "actor_id": "",
+    "created_at": 0,
+    "execution_id": None,
+    "resource": None,
+    "request_id": None,
+    "address": None,
+    "data": b"",
+}
+"""What is left of a record that was removed from the middle, beside its place in the chain."""
+
+_AT_ONCE = 5000
+
+
+def forget_of(tx: Connection, tenant_id: str, workflow: tuple[str, str], before: int, told: AuditRecord) -> int:
+    c, of = _audit.c, schema.executions.c
+    query = (
+        select(c.sequence)
+        .join(schema.executions, (of.tenant_id == c.tenant_id) & (of.execution_id == c.execution_id))
+        .where(c.tenant_id == tenant_id, c.created_at < before)
+        .where(of.workflow_id == workflow[0], of.workflow_version == workflow[1], of.created_at < before)
+        .order_by(c.sequence)
+        .limit(_AT_ONCE)
+    )
+    found = list(tx.execute(query).scalars())
+    if not found:
+        return 0
+    runs = tuple(ranges(found))
+    append(tx, tenant_id, [replace(told, data=msgspec.json.encode(Forgotten(ranges=runs)))])
+    for first, last in runs:
+        span = c.sequence.between(first, last)
+        tx.execute(update(_audit).where(c.tenant_id == tenant_id, span).values(_EMPTIED))
+    return len(found)
