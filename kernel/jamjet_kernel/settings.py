@@ -5,11 +5,12 @@ The names of the contract (`DATABASE_URL`, `RUST_LOG`) are taken beside our own 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .outgoing import networks_of
@@ -64,6 +65,9 @@ class Settings(BaseSettings):
     agent_liveness_secs: float = Field(
         60.0, gt=0, description="Seconds after its last heartbeat from which an agent counts as unreachable."
     )
+    audit_retention_days: int | None = Field(
+        None, ge=1, description="How long audit records are kept; for ever when not set."
+    )
     receipt_hours: int = Field(24, ge=1, description="How long an Idempotency-Key is remembered.")
 
     @field_validator("plugins", "python_modules", "env_names", "allow_networks", mode="before")
@@ -87,13 +91,39 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is not a log level; try debug, info, warning or error")
         return level
 
+    @model_validator(mode="after")
+    def _is_open_to_this_machine_only(self) -> Self:
+        if self.auth == "off" and not self.is_local:
+            raise ValueError(
+                f"authentication can be off only where others cannot connect, and {self.bind!r} is no loopback address;"
+                " bind 127.0.0.1, ::1 or localhost, or leave JAMJET_AUTH on"
+            )
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Only this machine can connect."""
+        return self.bind == "localhost" or is_loopback_address(self.bind.strip("[]"))
+
     @property
     def home_folder(self) -> Path:
         if self.home is not None:
-            return Path(self.home)
+            return Path(self.home).expanduser()
         file = self.database_url.removeprefix("sqlite:///")
-        return Path(".jamjet") if "://" in file else Path(file).parent
+        return Path(".jamjet") if "://" in file else Path(file).expanduser().parent
+
+    @property
+    def operator_token_file(self) -> Path:
+        """Where the first start keeps the operator's token, and the command line on this machine finds it."""
+        return self.home_folder / "operator.token"
 
     @property
     def url(self) -> str:
         return self.public_url or f"http://{self.bind}:{self.port}"
+
+
+def is_loopback_address(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return False

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
+    load_pem_public_key,
 )
 
 from ..errors import PluginError
@@ -28,6 +30,22 @@ class Identity:
     def sign(self, message: bytes) -> bytes:
         """Ed25519 (RFC 8032)."""
         return self._key.sign(message)
+
+
+def checker(public_pem: str) -> Callable[[bytes, bytes], bool]:
+    """Whether a signature, the first argument, is the key's over a message. Raises `ValueError` for no such key."""
+    key = load_pem_public_key(public_pem.encode())
+    if not isinstance(key, Ed25519PublicKey):
+        raise ValueError("it is a key of another kind; it must be Ed25519")
+
+    def check(signature: bytes, message: bytes) -> bool:
+        try:
+            key.verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+    return check
 
 
 def load_identity(settings: Settings) -> Identity:

@@ -52,13 +52,16 @@ from ..ports import (
     WorkItem,
 )
 from ..settings import Settings
+from .agents import Agents
 from .alarms import HORIZON, Alarms
 from .audit import audited
+from .audit_log import AuditLog, Retention
 from .commits import Commits
 from .deliveries import Deliveries
 from .identity import Identity
 from .journal import Entry, Journal
 from .live import Live, LiveExecutions, head_of, replay
+from .refusals import Refusals
 from .tenants import Tenants
 from .worker import Worker
 from .workflows import WorkflowCache, in_order
@@ -128,10 +131,14 @@ class Runtime:
         self._observers = bool(plugins.hook.events_recorded.get_hookimpls())
         self._kinds = {kind: executor.config for kind, executor in executors.items()}
         self.tenants = Tenants(self)
+        self.agents = Agents(self)
         self.workflow_cache = WorkflowCache(storage, self._kinds)
         self.lives = LiveExecutions(storage, self.workflow_cache, settings.live_executions)
         self.journal = Journal(storage, self._committed)
         self._commits = Commits(self.world, self.worker_id)
+        self.audit = AuditLog(storage, self.world, identity)
+        self.refusals = Refusals(storage, self.world)
+        self.retention = Retention(storage, self.world, settings.audit_retention_days)
         self.alarms = Alarms(self.world)
         self.worker = Worker(self, executors, self._env, settings.concurrency)
         self.deliveries = Deliveries(self)
