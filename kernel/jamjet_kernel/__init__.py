@@ -1,4 +1,8 @@
-"""The public surface: all that a plugin may import, by name."""
+"""The public surface: all that a plugin may import, by name.
+
+A plugin that adds routes finds what they are made of in `jamjet_kernel.http`, and what a runtime offers beyond its
+ports in `jamjet_kernel.runtime`; there too, what `__all__` lists is public.
+"""
 
 from .context import NodeContext
 from .core.events import Event, Failure, Usage
@@ -7,6 +11,7 @@ from .errors import (
     Forbidden,
     Invalid,
     JamJetError,
+    KeyTaken,
     NodeFailed,
     NotFound,
     PluginError,
@@ -17,18 +22,30 @@ from .errors import (
 )
 from .hookspecs import hookimpl, hookspec
 from .ports import (
+    DEFAULT_TENANT,
+    Access,
+    AuditRecord,
+    Authenticator,
     Compute,
     NodeCall,
     NodeExecutor,
     NodeResult,
     Operation,
     Principal,
+    Receipt,
+    Role,
     Route,
     Storage,
+    Token,
+    Tokens,
 )
 from .settings import Settings
 
 __all__ = [
+    "DEFAULT_TENANT",
+    "Access",
+    "AuditRecord",
+    "Authenticator",
     "Compute",
     "Conflict",
     "Event",
@@ -36,6 +53,7 @@ __all__ = [
     "Forbidden",
     "Invalid",
     "JamJetError",
+    "KeyTaken",
     "NodeCall",
     "NodeContext",
     "NodeExecutor",
@@ -47,10 +65,14 @@ __all__ = [
     "Principal",
     "Problem",
     "RateLimited",
+    "Receipt",
+    "Role",
     "Route",
     "Settings",
     "Storage",
     "StorageError",
+    "Token",
+    "Tokens",
     "Unauthenticated",
     "Usage",
     "hookimpl",

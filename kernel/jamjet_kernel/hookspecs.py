@@ -17,7 +17,7 @@ import pluggy
 if TYPE_CHECKING:
     from .core.events import Event
     from .ports import AgentProtocol, Authenticator, Compute, NodeExecutor, Route, Storage
-    from .runtime import Runtime
+    from .runtime import Runtime, World
     from .settings import Settings
 
 # mypy: disable-error-code="empty-body"
@@ -38,8 +38,9 @@ def open_compute(url: str, settings: Settings) -> Compute | None:
 
 
 @hookspec
-def authenticators(settings: Settings, storage: Storage) -> Iterable[Authenticator]:
-    """Asked at start-up for what proves who calls. Per request they are asked in the order of the plugins."""
+def authenticators(settings: Settings, storage: Storage, world: World) -> Iterable[Authenticator]:
+    """Asked at start-up for what proves who calls. Per request they are asked in the order of the plugins. The world
+    knows what time it is."""
 
 
 @hookspec

@@ -1,8 +1,8 @@
 """What every request passes: it gets an id, and a browser's is not believed too easily.
 
 Any web page could reach a server on loopback through its reader's browser: by a form or script of another site, or by
-a host name that begins to point here (DNS rebinding). Where authentication is off, nothing else would stop it. The headers `Host`,
-`Origin` and `Sec-Fetch-Site`, which a page cannot choose, give both away.
+a host name that begins to point here (DNS rebinding). The headers `Host`, `Origin` and `Sec-Fetch-Site`, which a page
+cannot choose, give both away; where authentication is off, nothing else would.
 """
 
 from __future__ import annotations

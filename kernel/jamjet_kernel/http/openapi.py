@@ -23,6 +23,11 @@ from .requests import no_query
 
 Json = dict[str, Any]
 
+_TOKEN = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API token (`POST /tokens`, `jamjet tokens create`), or a JSON Web Token where they are taken.",
+}
 _REF = "#/components/schemas/{model}"
 
 _MEANINGS = {
@@ -40,6 +45,7 @@ _MEANINGS = {
     421: "The Host header names another server",
     429: "The tenant has used up what it may for now; `Retry-After` says in how many seconds there may be room",
     500: "A defect of the runtime; its log says more under the request id",
+    502: "Another server did not answer as it should",
     503: "Not available just now; nothing was changed",
 }
 
@@ -85,6 +91,7 @@ def document(table: Sequence[Route], *, version: str, server: str) -> Json:
         "paths": paths,
         "components": {
             "schemas": {name: schema for name, schema in schemas.items() if name not in queries},
+            "securitySchemes": {"token": _TOKEN},
             "headers": {
                 "RequestId": {
                     "description": "Names the request in the log; taken from the request where it has one.",
@@ -118,6 +125,7 @@ def _operation(path: str, method: str, operation: Operation, schemas: Mapping[st
         "tags": [operation.tag],
         "parameters": list(_parameters(path, method, operation, schemas)),
         "responses": _responses(path, operation),
+        "security": [] if operation.access is Access.OPEN else [{"token": []}],
     }
     if operation.description:
         described["description"] = inspect.cleandoc(operation.description)
@@ -199,6 +207,8 @@ def _response(status: int, model: type[BaseModel] | None) -> Json:
     }
     if status == 429:
         response["headers"]["Retry-After"] = {"description": "In seconds.", "schema": {"type": "integer"}}
+    if status == 401:
+        response["headers"]["WWW-Authenticate"] = {"description": "What is wanted.", "schema": {"type": "string"}}
     if status == 201:
         response["headers"]["Location"] = {"description": "Where it is.", "schema": {"type": "string"}}
     if model:
