@@ -195,13 +195,15 @@ class Tenants:
         for _ in range(_RACES):
             before = await self.get(principal, tenant_id)
             _check_administers(principal)
-            after = _changed(before, name, status, policy, limits)
-            if after == before or await self._replace(principal, before, after):
+            changed = _changed(before, name, status, policy, limits)
+            if changed == before:
+                return before
+            after = replace(changed, updated_at=self._world.now())
+            if await self._replace(principal, before, after):
                 return after
         raise StorageError(f"the tenant {tenant_id} is changed by others faster than this could be")
 
     async def _replace(self, principal: Principal, before: Tenant, after: Tenant) -> bool:
-        after = replace(after, updated_at=self._world.now())
         changes = _differences(before, after)
         record = audited(
             self._world, principal, "tenant_updated", resource=f"tenant/{before.tenant_id}", changes=changes
