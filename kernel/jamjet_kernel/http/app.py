@@ -14,7 +14,9 @@ from ..runtime import Runtime
 from . import errors
 from . import models as m
 from .access import AccessControl
+from .agents import Agents
 from .approvals import Approvals
+from .audit import Audit
 from .docs import Docs
 from .events import Events, Streamed
 from .executions import Executions, encode_view
@@ -44,7 +46,7 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
     health, workers, docs = Health(runtime), Workers(runtime), Docs()
     workflows, executions = Workflows(runtime), Executions(runtime)
     events, approvals = Events(runtime), Approvals(runtime)
-    tenants = Tenants(runtime)
+    tenants, agents = Tenants(runtime), Agents(runtime)
     one = "/executions/{execution_id}"
 
     yield from _tagged(
@@ -169,6 +171,8 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
             "one",
         ),
     )
+    yield from _tagged("agents", *_agent_routes(agents))
+    yield from _tagged("audit", *_audit_routes(Audit(runtime)))
     alive = Operation("Is the runtime there?", Access.OPEN, {200: m.Health, 503: m.Health})
     yield from _tagged(
         "runtime",
@@ -178,6 +182,48 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
         Route("/docs", docs, _file("Read this document as a page")),
         Route("/docs/{asset}", docs, _file("Get a part of that page"), "asset"),
     )
+
+
+def _audit_routes(audit: Audit) -> Iterator[Route]:
+    export = Operation("Export the chain as lines of JSON that verify offline", Access.READ, {200: None})
+    key = Operation("Get the key that signatures verify with", Access.OPEN, {200: m.AuditKey})
+
+    yield Route("/audit", audit, _get("Look through the audit log", m.AuditItems, m.AuditQuery))
+    yield Route("/audit/verify", audit, _get("Verify the whole chain", m.AuditVerification, m.AuditAnchor), "verify")
+    yield Route("/audit/export", audit, {"GET": export}, "export")
+    yield Route("/audit/key", audit, {"GET": key}, "key")
+
+
+def _agent_routes(agents: Agents) -> Iterator[Route]:
+    one = "/agents/{agent_id}"
+    discover = Operation(
+        "Register or update the agent at a URL",
+        Access.WRITE,
+        {201: m.Agent, 502: m.Error},
+        body=m.AgentDiscovery,
+        description="Reads /.well-known/agent.json there, else /.well-known/agent-card.json, else the URL itself.",
+    )
+    delete = Operation("Forget an agent", Access.WRITE, {200: m.AgentDeleted})
+
+    yield Route(
+        "/agents",
+        agents,
+        _get("List the agents", m.Agents, m.AgentsPage)
+        | _post("Register an agent by its card", m.RegisteredAgent, m.AgentRegistration, status=201),
+    )
+    yield Route("/agents/discover", agents, {"POST": discover}, "discover")
+    yield Route(
+        one,
+        agents,
+        _get("Get an agent and its card", m.Agent)
+        | _put("Give an agent another card", m.Agent, m.AgentRegistration)
+        | {"DELETE": delete},
+        "one",
+    )
+    yield Route(f"{one}/activate", agents, _post("Put to work", m.AgentMoved, m.Nothing), "activate")
+    yield Route(f"{one}/pause", agents, _post("Let rest", m.AgentMoved, m.Nothing), "pause")
+    yield Route(f"{one}/deactivate", agents, _post("Take out of use", m.AgentMoved, m.Nothing), "deactivate")
+    yield Route(f"{one}/heartbeat", agents, _post("Give a sign of life", m.AgentSeen, m.Nothing), "heartbeat")
 
 
 def _get(

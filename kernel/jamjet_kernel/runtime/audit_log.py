@@ -56,7 +56,7 @@ class AuditLog:
         verification = Verification(tenant_id, self._check, anchor)
         faults: list[Fault] = []
         count = 0
-        async for portion in self._portions(tenant_id, end):
+        async for portion in self.portions(tenant_id, end):
             found = list(verification.take(portion))
             count += len(found)
             faults += found[: SHOWN_FAULTS - len(faults)]
@@ -67,7 +67,7 @@ class AuditLog:
         end = await self._storage.audit.end(tenant_id)
         return end.first_sequence if end else 1
 
-    async def _portions(self, tenant_id: str, end: ChainEnd | None) -> AsyncIterator[list[SealedRecord]]:
+    async def portions(self, tenant_id: str, end: ChainEnd | None) -> AsyncIterator[list[SealedRecord]]:
         """Until the end, or whatever there is when no end is stored or the records stop before it."""
         after = 0
         while portion := await self._storage.audit.chain(tenant_id, after, PORTION):
@@ -81,9 +81,6 @@ class AuditLog:
 
     async def end(self, principal: Principal) -> ChainEnd | None:
         return await self._storage.audit.end(principal.tenant_id)
-
-    async def chain(self, principal: Principal, after: int, limit: int) -> list[SealedRecord]:
-        return await self._storage.audit.chain(principal.tenant_id, after, limit)
 
 
 class Retention:
