@@ -246,8 +246,14 @@ class Verification:
             yield Fault(last.sequence, "unsigned", "the last record is not signed")
 
 
-def verify(tenant_id: str, records: Iterable[SealedRecord], end: ChainEnd | None, check: Check) -> Iterator[Fault]:
-    verification = Verification(tenant_id, check)
+def verify(
+    tenant_id: str,
+    records: Iterable[SealedRecord],
+    end: ChainEnd | None,
+    check: Check,
+    anchor: Anchor | None = None,
+) -> Iterator[Fault]:
+    verification = Verification(tenant_id, check, anchor)
     yield from verification.take(records)
     yield from verification.finish(end)
 
