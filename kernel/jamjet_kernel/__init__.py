@@ -24,6 +24,8 @@ from .hookspecs import hookimpl, hookspec
 from .ports import (
     DEFAULT_TENANT,
     Access,
+    AgentCard,
+    AgentProtocol,
     AuditRecord,
     Authenticator,
     Compute,
@@ -44,6 +46,8 @@ from .settings import Settings
 __all__ = [
     "DEFAULT_TENANT",
     "Access",
+    "AgentCard",
+    "AgentProtocol",
     "AuditRecord",
     "Authenticator",
     "Compute",
