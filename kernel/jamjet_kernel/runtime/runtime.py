@@ -25,6 +25,7 @@ from ..core.decide import (
 from ..core.definition import Subgraph
 from ..core.graph import Graph, parse
 from ..core.progress import Progress, Status
+from ..core.redaction import Redactor
 from ..errors import (
     Conflict,
     Invalid,
@@ -62,7 +63,7 @@ from .identity import Identity
 from .journal import Entry, Journal
 from .live import Live, LiveExecutions, head_of, replay
 from .refusals import Refusals
-from .tenants import Tenants
+from .tenants import Tenants, Terms
 from .worker import Worker
 from .workflows import WorkflowCache, in_order
 from .world import RealWorld, World
@@ -136,6 +137,7 @@ class Runtime:
         self.lives = LiveExecutions(storage, self.workflow_cache, settings.live_executions)
         self.journal = Journal(storage, self._committed)
         self._commits = Commits(self.world, self.worker_id)
+        self._redaction_key = identity.secret("redaction")
         self.audit = AuditLog(storage, self.world, identity)
         self.refusals = Refusals(storage, self.world)
         self.retention = Retention(storage, self.world, settings.audit_retention_days)
@@ -162,9 +164,10 @@ class Runtime:
         Raises `NotFound`, `InvalidTransition` or another `Conflict`, `Invalid`, `StorageError`.
         """
         for _ in range(RACES):
+            terms = await self.tenants.terms(tenant_id)
             live = await self.lives.get(tenant_id, execution_id)
             try:
-                return await self._advance(live, event, principal, receipt, delivered)
+                return await self._advance(live, terms, event, principal, receipt, delivered)
             except SequenceConflict:
                 continue
         raise StorageError(f"execution {execution_id} is changed by others faster than this could be recorded")
@@ -172,16 +175,17 @@ class Runtime:
     async def _advance(
         self,
         live: Live,
+        terms: Terms,
         event: ev.Event,
         principal: Principal | None,
         receipt: Receipt | None,
         delivered: str | None,
     ) -> None:
-        terms = await self.tenants.terms(live.tenant_id)
+        # Nothing is awaited before the journal: a copy that nothing is in flight of may be dropped any time.
         if live.is_stale:
             self.lives.forget(live)
             raise SequenceConflict
-        stamped = msgspec.structs.replace(event, at=self.world.now())
+        stamped = self._redacted(live.graph, msgspec.structs.replace(event, at=self.world.now()))
         try:
             decision = decide(live.graph, live.progress, stamped, self._env, terms.policies)
         except JamJetError:
@@ -203,6 +207,9 @@ class Runtime:
             raise
         finally:
             live.in_flight -= 1
+
+    def _redacted(self, graph: Graph, event: ev.Event) -> ev.Event:
+        return event if graph.redaction is None else Redactor(graph.redaction, self._redaction_key).event(event)
 
     def _committed(self, entry: Entry) -> None:
         """What was decided is durable: it is shown, and carried out."""
@@ -357,12 +364,13 @@ class Runtime:
         delivered: str | None = None,
     ) -> None:
         """Creates the execution. Raises `SequenceConflict` when it is there already."""
+        terms = await self.tenants.terms(tenant_id)
         graph = await self.workflow_cache.get(tenant_id, event.workflow_id, event.workflow_version)
         nothing = Progress(execution_id=event.execution_id)
         live = Live(tenant_id, event.execution_id, graph, nothing, nothing, head_of(nothing))
         self.lives.add(live)
         try:
-            await self._advance(live, event, principal, receipt, delivered)
+            await self._advance(live, terms, event, principal, receipt, delivered)
         except JamJetError:
             self.lives.forget(live)
             raise
