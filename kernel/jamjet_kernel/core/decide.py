@@ -242,7 +242,7 @@ class _Turn:
             case ev.TimerFired(timer_id=timer_id):
                 self._take_timer(event, timer_id)
             case ev.ChildWorkflowCompleted(node_id=str(run_id)):
-                self.emit(event)
+                self.emit(replace(event, output=self._retained(run_id, event.output)))
                 self._take_child_result(run_id, event.output)
             case ev.ChildWorkflowFailed(node_id=str(run_id), error=error):
                 self.emit(event)
@@ -286,7 +286,11 @@ class _Turn:
         if node.names_tool and (tool := _tool_of(_configured(node, self.progress.run(run_id).config))):
             self.emit(
                 ev.ToolCallCompleted(
-                    at=self.at, node_id=run_id, tool=tool, output=event.output, duration_ms=event.duration_ms
+                    at=self.at,
+                    node_id=run_id,
+                    tool=tool,
+                    output=self._retained(run_id, event.output),
+                    duration_ms=event.duration_ms,
                 )
             )
         self.spent = event.usage is not None
@@ -747,7 +751,7 @@ class _Turn:
             replace(
                 result,
                 at=self.at,
-                output=output,
+                output=self._retained(run_id, output),
                 state_patch=patch or None,
                 taken=way.taken,
                 dead=way.dead,
@@ -769,6 +773,12 @@ class _Turn:
             state = merge(state, patch)
             self._check_result(state)
         return self._way(node, route, state, output), patch
+
+    def _retained(self, run_id: str, output: Any) -> Any:
+        """What the log keeps of an output beside its patch of the state. A map puts the outputs of its items together,
+        so those are kept until then in any case."""
+        policy = self.graph.definition.data_policy
+        return output if policy is None or policy.retain_outputs or map_of(run_id) is not None else None
 
     def _default_patch(self, node: Node, output: Any, route: str) -> dict[str, Any]:
         if output is None:

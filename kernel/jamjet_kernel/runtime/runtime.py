@@ -640,6 +640,9 @@ def _opens(before: Progress, after: Progress) -> bool:
 
 
 def _warnings(graph: Graph) -> list[str]:
-    if graph.definition.data_policy is None:
+    policy = graph.definition.data_policy
+    if policy is None or policy.retain_prompts:
         return []
-    return ["data_policy is kept with the workflow, but this version of the runtime does not apply it"]
+    return [
+        "data_policy.retain_prompts: what a node is called with is kept all the same, to call it again after a crash"
+    ]
