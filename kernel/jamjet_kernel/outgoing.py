@@ -84,7 +84,7 @@ async def fetch(client: httpx.AsyncClient, url: str, *, accept: str = "applicati
             headers = {"Accept": accept, "Accept-Encoding": "identity"}
             return await _followed(client, client.build_request("GET", url, headers=headers))
     except (httpx.InvalidURL, ValueError) as error:
-        raise OutgoingRefused(f"{url!r} is not a URL: {error}") from error
+        raise OutgoingRefused(f"this is not a URL: {error}") from error
     except TimeoutError as error:
         raise RemoteFailed(f"{url} did not answer within {SECONDS:g} s") from error
     except httpx.HTTPError as error:
@@ -100,7 +100,7 @@ async def _followed(client: httpx.AsyncClient, request: httpx.Request) -> Fetche
             request = response.next_request
         finally:
             await response.aclose()
-    raise RemoteFailed(f"{request.url} is one redirect too many; {MAX_REDIRECTS} are followed")
+    raise RemoteFailed(f"{response.url} is one redirect too many; {MAX_REDIRECTS} are followed")
 
 
 async def _body(response: httpx.Response) -> bytes:

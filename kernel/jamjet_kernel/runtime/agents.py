@@ -297,9 +297,9 @@ def _check_same_origin(agent: Agent, found_at: str) -> None:
         )
 
 
-def _origin(url: str) -> tuple[str, str]:
+def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
-    return parts.scheme, parts.netloc.lower()
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _too_busy(agent_id: str) -> StorageError:

@@ -26,6 +26,7 @@ def _fit_for_a_path(agent_id: str) -> str:
 def _without_credentials(uri: str) -> str:
     try:
         parts = urlsplit(uri)
+        _ = parts.port
     except ValueError as error:
         raise PydanticCustomError("agent_uri", "is not a URI") from error
     if not parts.scheme or "@" in parts.netloc:
