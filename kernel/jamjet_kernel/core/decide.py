@@ -360,7 +360,12 @@ class _Turn:
         self.emit(replace(event, node_id=run_id))
         if run.approval.tool is not None:
             return self._take_permission(run_id, ev.Failure(_rejection(event)) if not approved else None)
-        output = {"decision": event.decision, "user_id": event.user_id, "comment": event.comment}
+        output = {
+            "decision": event.decision,
+            "user_id": event.user_id,
+            "actor": event.actor,
+            "comment": event.comment,
+        }
         return self._complete(run_id, output, route=APPROVED if approved else REJECTED, refusal=_rejection(event))
 
     def _take_permission(self, run_id: str, refusal: ev.Failure | None) -> None:
@@ -1030,7 +1035,8 @@ def _replacing(old: Any, new: Any) -> Any:
 
 
 def _rejection(event: ev.ApprovalReceived) -> str:
-    who = event.user_id or event.actor
+    claimed = f" (for {event.user_id})" if event.actor and event.user_id else ""
+    who = f"{event.actor or event.user_id or ''}{claimed}"
     return "rejected" + (f" by {who}" if who else "") + (f": {event.comment}" if event.comment else "")
 
 
