@@ -263,6 +263,9 @@ def cut_with_its_end(connection: sqlite3.Connection) -> None:
         (statement("UPDATE audit SET actor_id = 'mallory' WHERE sequence = 2"), "changed", 2),
         (statement("UPDATE audit SET data = x'7b7d' WHERE sequence = 3"), "changed", 3),
         (statement("UPDATE audit SET data = x'ff' WHERE sequence = 3"), "changed", 3),
+        (statement("UPDATE audit SET data = '{}' WHERE sequence = 3"), "changed", 3),
+        (statement("UPDATE audit SET created_at = 'then' WHERE sequence = 3"), "changed", 3),
+        (statement("UPDATE audit SET digest = 'x', signature = 'y' WHERE sequence = 4"), "forged", 4),
         (statement("UPDATE audit SET tenant_id = 'other' WHERE sequence = 3"), "missing", 3),
         (statement("UPDATE audit SET event_type = '' WHERE sequence = 2"), "removed", 2),
         (statement("UPDATE audit SET signature = zeroblob(64) WHERE sequence = 1"), "forged", 1),
@@ -283,6 +286,7 @@ async def test_what_is_done_to_the_database_is_found(
     tampering(settings, tamper)
     report = await verified(client)
 
+    assert (await client.get("/audit")).status_code == (await client.get("/audit/export")).status_code == 200
     assert not report["valid"]
     assert (sequence, kind) in {(problem["sequence"], problem["kind"]) for problem in report["problems"]}
 

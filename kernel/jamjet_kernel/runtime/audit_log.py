@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -37,35 +38,37 @@ class AuditLog:
         self._storage = storage
         self._world = world
         self.public_key = identity.public_pem
+        self._verifying = asyncio.Lock()
         self._check = checker(identity.public_pem)
 
     async def page(self, principal: Principal, **asked: Any) -> tuple[list[SealedRecord], int]:
         return await self._storage.audit.page(principal.tenant_id, **asked)
 
     async def verify(self, principal: Principal, anchor: Anchor | None = None) -> Verified:
-        """The whole chain of the caller's tenant, as far as it went when this was asked."""
+        """The whole chain of the caller's tenant, as far as it went when this was asked. One at a time: it is work."""
         tenant_id = principal.tenant_id
-        while True:
-            end = await self._storage.audit.end(tenant_id)
-            verified = await self._verify(tenant_id, end, anchor)
-            # What is forgotten while it is read looks like a fault.
-            if not verified.count or await self._first_sequence(tenant_id) == (end.first_sequence if end else 1):
-                return verified
+        async with self._verifying:
+            while True:
+                end = await self._storage.audit.end(tenant_id)
+                verified = await self._verify(tenant_id, end, anchor)
+                # What is forgotten while it is read looks like a fault.
+                if not verified.count or not await self._was_shortened(tenant_id, end):
+                    return verified
 
     async def _verify(self, tenant_id: str, end: ChainEnd | None, anchor: Anchor | None) -> Verified:
         verification = Verification(tenant_id, self._check, anchor)
         faults: list[Fault] = []
         count = 0
         async for portion in self.portions(tenant_id, end):
-            found = list(verification.take(portion))
+            found = await asyncio.to_thread(lambda portion: list(verification.take(portion)), portion)
             count += len(found)
             faults += found[: SHOWN_FAULTS - len(faults)]
         found = list(verification.finish(end))
         return Verified(verification.records, (faults + found)[:SHOWN_FAULTS], count + len(found), end)
 
-    async def _first_sequence(self, tenant_id: str) -> int:
-        end = await self._storage.audit.end(tenant_id)
-        return end.first_sequence if end else 1
+    async def _was_shortened(self, tenant_id: str, since: ChainEnd | None) -> bool:
+        found, _ = await self._storage.audit.page(tenant_id, event_type=FORGOTTEN, limit=1)
+        return bool(found) and found[0].sequence > (since.sequence if since else 0)
 
     async def portions(self, tenant_id: str, end: ChainEnd | None) -> AsyncIterator[list[SealedRecord]]:
         """Until the end, or whatever there is when no end is stored or the records stop before it."""

@@ -208,11 +208,29 @@ def end(tx: Connection, tenant_id: str) -> ChainEnd | None:
     return ChainEnd(row.sequence, row.digest, row.signature, row.first_sequence) if row else None
 
 
-def _sealed(tenant_id: str, sequence: int, *rest: Any) -> SealedRecord:
-    """From a row, in the order of the table's columns."""
-    *record, previous, digest, signature = rest
-    told = None if record[1] == _EMPTIED["event_type"] else AuditRecord(*record)
-    return SealedRecord(sequence, told, previous, digest, signature)
+def _sealed(tenant_id: str, sequence: int, *fields: Any) -> SealedRecord:
+    """From a row, in the order of the table's columns. SQLite stores values of any type in any of them: what is of
+    another one was not written by us, and becomes a value whose digest is another."""
+    audit_id, event_type, actor_id, created_at, execution_id, resource, request_id, address, *rest = fields
+    data, previous, digest, signature = rest
+    told = AuditRecord(
+        audit_id,
+        event_type,
+        actor_id,
+        created_at if isinstance(created_at, int) else 0,
+        execution_id,
+        resource,
+        request_id,
+        address,
+        _bytes(data),
+    )
+    emptied = told.event_type == _EMPTIED["event_type"]
+    signed = None if signature is None else _bytes(signature)
+    return SealedRecord(sequence, None if emptied else told, _bytes(previous), _bytes(digest), signed)
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else b""
 
 
 # Retention

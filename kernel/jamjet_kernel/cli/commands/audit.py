@@ -67,6 +67,8 @@ def verify(
         raise CommandFailed("--key is for an export; name it with --file", code=ExitCode.USAGE)
     answer = session.client.audit_verification(expected) if file is None else _verified(file, key, expected)
     session.output.answer(answer, render.audit_verification)
+    if file is not None and key is None:
+        session.output.note("The key came with the export; give the runtime's own with --key to be sure of it.")
     if not answer["valid"]:
         raise typer.Exit(ExitCode.FAILED)
 
