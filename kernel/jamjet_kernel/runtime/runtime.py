@@ -207,6 +207,7 @@ class Runtime:
             raise
         finally:
             live.in_flight -= 1
+            self.lives.release(live)
 
     def _redacted(self, graph: Graph, event: ev.Event) -> ev.Event:
         return event if graph.redaction is None else Redactor(graph.redaction, self._redaction_key).event(event)
@@ -435,20 +436,20 @@ class Runtime:
         while True:
             live = await self._committed_live(principal, execution_id)
             change = live.watch()
-            for recorded in await self.storage.executions.events(principal.tenant_id, execution_id, after):
-                yield recorded
-                after = recorded.sequence
-            if after < live.committed.sequence:
-                change.cancel()
-                continue
-            if live.committed.is_terminal:
-                change.cancel()
-                return
             try:
+                for recorded in await self.storage.executions.events(principal.tenant_id, execution_id, after):
+                    yield recorded
+                    after = recorded.sequence
+                if after < live.committed.sequence:
+                    continue
+                if live.committed.is_terminal:
+                    return
                 async with asyncio.timeout(KEEP_ALIVE):
                     await change
             except TimeoutError:
                 yield None
+            finally:  # who left does not keep the copy in memory
+                change.cancel()
 
     async def cancel(
         self, principal: Principal, execution_id: str, *, reason: str | None = None, once: Once | None = None
