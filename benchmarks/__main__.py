@@ -28,7 +28,7 @@ def main() -> None:
     console = Console(stderr=asked.json == "-", width=None if sys.stdout.isatty() else 180)
     with tempfile.TemporaryDirectory(prefix="jamjet-benchmark-", dir=asked.folder) as name:
         folder = Path(name)
-        settings = Settings(database_url=str(folder / "runtime.db"))
+        settings = Settings(database_url=str(folder / "runtime.db"), auth="off")
         on = machine(folder, settings.sqlite_synchronous)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             results = runner.run(_measure(settings, folder, asked, console))

@@ -16,16 +16,18 @@ END = b"\r\n\r\n"
 class Client:
     """One keep-alive connection, one request at a time, on a plain socket."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, token: str | None = None) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = port
+        self._token = token
 
     def get(self, path: str) -> bytes:
-        return self._exchange(request(self._port, "GET", path))
+        return self._exchange(request(self._port, "GET", path, token=self._token))
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        return json.loads(self._exchange(request(self._port, "POST", path, json.dumps(body).encode())))
+        sent = request(self._port, "POST", path, json.dumps(body).encode(), token=self._token)
+        return json.loads(self._exchange(sent))
 
     def _exchange(self, sent: bytes) -> bytes:
         self._socket.sendall(sent)
@@ -49,22 +51,25 @@ class Client:
         self._socket.close()
 
 
-async def rate(port: int, path: str, *, connections: int, seconds: float) -> float:
+async def rate(port: int, path: str, *, connections: int, seconds: float, token: str | None = None) -> float:
     """Answers a second over that many keep-alive connections."""
     if wrk := shutil.which("wrk"):
-        return await _wrk_rate(wrk, port, path, connections, seconds)
+        return await _wrk_rate(wrk, port, path, connections, seconds, token)
     end = time.perf_counter() + seconds
     began = time.perf_counter()
-    asked = request(port, "GET", path)
+    asked = request(port, "GET", path, token=token)
     loop = asyncio.get_running_loop()
     pairs = [await loop.create_connection(lambda: _Asking(asked, end), "127.0.0.1", port) for _ in range(connections)]
     await asyncio.gather(*(protocol.done for _, protocol in pairs))
     return sum(protocol.answers for _, protocol in pairs) / (time.perf_counter() - began)
 
 
-async def _wrk_rate(wrk: str, port: int, path: str, connections: int, seconds: float) -> float:
-    arguments = ["-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", f"http://127.0.0.1:{port}{path}"]
-    running = await asyncio.create_subprocess_exec(wrk, *arguments, stdout=asyncio.subprocess.PIPE)
+async def _wrk_rate(wrk: str, port: int, path: str, connections: int, seconds: float, token: str | None) -> float:
+    arguments = ["-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
+    if token:
+        arguments += ["-H", f"Authorization: Bearer {token}"]
+    url = f"http://127.0.0.1:{port}{path}"
+    running = await asyncio.create_subprocess_exec(wrk, *arguments, url, stdout=asyncio.subprocess.PIPE)
     printed, _ = await running.communicate()
     line = next(line for line in printed.decode().splitlines() if line.startswith("Requests/sec:"))
     return float(line.split()[1])
@@ -103,8 +108,10 @@ class _Asking(asyncio.Protocol):
             self.done.set_exception(exc)
 
 
-def request(port: int, method: str, path: str, body: bytes | None = None) -> bytes:
+def request(port: int, method: str, path: str, body: bytes | None = None, *, token: str | None = None) -> bytes:
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+    if token is not None:
+        head += f"Authorization: Bearer {token}\r\n"
     if body is not None:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + (body or b"")

@@ -21,6 +21,7 @@ from .in_process import median_ms
 
 ROOT = Path(__file__).parent.parent
 CONNECTIONS = 16
+TOKEN = "jam_benchmarkbenchmarkbenchmarkbenchmarkbenchm"
 STARTED = {"workflow_id": "three-steps", "input": {"x": 1}}
 
 
@@ -38,16 +39,24 @@ class OverHttp:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._port, self._server = stack.enter_context(_started(_server(self._folder / "server.db")))
-            self._bare_port, self._bare = stack.enter_context(_started(_bare(self._prepare())))
+            self._path = self._prepare(self._port, TOKEN)
+            open_to_all = _server(self._folder / "open.db", "--no-auth")
+            self._open_port, _ = stack.enter_context(_started(open_to_all))
+            self._open_path = self._prepare(self._open_port, None)
+            self._bare_port, self._bare = stack.enter_context(_started(_bare(self._answer())))
             self._stack = stack.pop_all()
         return self
 
-    def _prepare(self) -> Path:
+    def _prepare(self, port: int, token: str | None) -> str:
+        """The path of an execution that has ended."""
+        with Client(port, token) as client:
+            client.post("/workflows", {"ir": workloads.three_steps()})
+            return f"/executions/{_run(client)}"
+
+    def _answer(self) -> Path:
         """The file with the answer that the bare app gives too."""
         content = self._folder / "answer.json"
-        with Client(self._port) as client:
-            client.post("/workflows", {"ir": workloads.three_steps()})
-            self._path = f"/executions/{_run(client)}"
+        with Client(self._port, TOKEN) as client:
             content.write_bytes(client.get(self._path))
         return content
 
@@ -67,10 +76,18 @@ class OverHttp:
             Figure(
                 "GET /executions/{id}",
                 "requests/s",
-                lambda: self._rate(self._port),
+                lambda: self._rate(self._port, self._path, TOKEN),
                 "the same bytes, bare Falcon",
-                lambda: self._rate(self._bare_port),
+                lambda: self._rate(self._bare_port, self._path),
                 Goal(">=", 0.5, "ratio"),
+            ),
+            Figure(
+                "GET /executions/{id} with a token",
+                "µs",
+                lambda: self._microseconds(self._port, self._path, TOKEN),
+                "authentication off",
+                lambda: self._microseconds(self._open_port, self._open_path),
+                Goal("<=", 1.15, "ratio"),
             ),
             Figure(
                 "process start to first 200", "s", self._to_ready, "bare Falcon", self._bare_to_ready, Goal("<=", 1.0)
@@ -83,7 +100,7 @@ class OverHttp:
     # Start to result
 
     async def _latency(self) -> float:
-        with Client(self._port) as client:
+        with Client(self._port, TOKEN) as client:
             return await median_ms(lambda: asyncio.to_thread(_run, client), self._latencies)
 
     async def _bare_latency(self) -> float:
@@ -93,8 +110,12 @@ class OverHttp:
 
     # Requests a second
 
-    async def _rate(self, port: int) -> float:
-        return await rate(port, self._path, connections=CONNECTIONS, seconds=self._seconds)
+    async def _rate(self, port: int, path: str, token: str | None = None) -> float:
+        return await rate(port, path, connections=CONNECTIONS, seconds=self._seconds, token=token)
+
+    async def _microseconds(self, port: int, path: str, token: str | None = None) -> float:
+        """Of a request, on a server that has nothing else to do."""
+        return 1e6 / await self._rate(port, path, token)
 
     # Start to ready
 
@@ -137,11 +158,11 @@ Command = Callable[[int], list[str]]
 """For a port."""
 
 
-def _server(database: Path) -> Command:
+def _server(database: Path, *more: str) -> Command:
     beside = Path(sys.executable).parent / "jamjet-server"
     script = str(beside) if beside.exists() else shutil.which("jamjet-server")
     assert script, "jamjet-server is not installed here"
-    return lambda port: [script, "--port", str(port), "--database-url", str(database)]
+    return lambda port: [script, "--port", str(port), "--database-url", str(database), *more]
 
 
 def _bare(content: Path) -> Command:
@@ -153,7 +174,10 @@ def _started(command: Command) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     port = _free_port()
     # From the project's folder, where the workflows' functions are.
     process = subprocess.Popen(
-        command(port), cwd=ROOT, stdout=subprocess.DEVNULL, env={**os.environ, "RUST_LOG": "warning"}
+        command(port),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "RUST_LOG": "warning", "JAMJET_BOOTSTRAP_TOKEN": TOKEN},
     )
     try:
         _wait_until_ready(process, port)

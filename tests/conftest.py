@@ -13,7 +13,7 @@ from jamjet_kernel.runtime import Runtime, open_runtime
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(database_url=str(tmp_path / "runtime.db"), shutdown_grace=0)
+    return Settings(database_url=str(tmp_path / "runtime.db"), shutdown_grace=0, auth="off")
 
 
 @pytest.fixture

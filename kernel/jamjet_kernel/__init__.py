@@ -1,12 +1,13 @@
 """The public surface: all that a plugin may import, by name.
 
-The kit for plugin tests, `jamjet_kernel.testing`, is the one public module beside it.
+Three modules beside it are public, by what their `__all__` lists: `jamjet_kernel.http`, what a plugin's routes are made
+of; `jamjet_kernel.runtime`, what a runtime offers beyond its ports; `jamjet_kernel.testing`, the kit for plugin tests.
 """
 
 from typing import TYPE_CHECKING
 
 from .context import NodeContext
-from .core import events
+from .core import chain, events
 from .core.events import Event, Failure, Usage
 from .core.progress import Status
 from .errors import (
@@ -17,6 +18,7 @@ from .errors import (
     JamJetError,
     KeyTaken,
     LeaseLost,
+    LimitReached,
     NodeFailed,
     NotFound,
     PluginError,
@@ -28,7 +30,17 @@ from .errors import (
 )
 from .hookspecs import hookimpl, hookspec
 from .ports import (
+    DEFAULT_TENANT,
+    Access,
+    Agent,
+    AgentCard,
+    AgentProtocol,
+    Agents,
+    AgentStatus,
     Approvals,
+    Audit,
+    AuditRecord,
+    Authenticator,
     Commit,
     Compute,
     Delivery,
@@ -44,11 +56,19 @@ from .ports import (
     Receipt,
     Receipts,
     Recorded,
+    Role,
     Route,
+    SealedRecord,
     Snapshot,
+    Spent,
     Storage,
+    Tenant,
+    Tenants,
+    TenantStatus,
     Timer,
     Timers,
+    Token,
+    Tokens,
     Work,
     Workflows,
     WorkflowVersion,
@@ -60,7 +80,17 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 __all__ = [
+    "DEFAULT_TENANT",
+    "Access",
+    "Agent",
+    "AgentCard",
+    "AgentProtocol",
+    "AgentStatus",
+    "Agents",
     "Approvals",
+    "Audit",
+    "AuditRecord",
+    "Authenticator",
     "Commit",
     "Compute",
     "Conflict",
@@ -75,6 +105,7 @@ __all__ = [
     "JamJetError",
     "KeyTaken",
     "LeaseLost",
+    "LimitReached",
     "Loaded",
     "NodeCall",
     "NodeContext",
@@ -91,22 +122,31 @@ __all__ = [
     "Receipt",
     "Receipts",
     "Recorded",
+    "Role",
     "Route",
     "Runtime",
+    "SealedRecord",
     "SequenceConflict",
     "Settings",
     "Snapshot",
+    "Spent",
     "Status",
     "Storage",
     "StorageError",
+    "Tenant",
+    "TenantStatus",
+    "Tenants",
     "Timer",
     "Timers",
+    "Token",
+    "Tokens",
     "Unauthenticated",
     "Usage",
     "Work",
     "WorkItem",
     "WorkflowVersion",
     "Workflows",
+    "chain",
     "events",
     "hookimpl",
     "hookspec",

@@ -3,6 +3,7 @@
 JamJetError                     code: a stable string, in every error body beside "error"
   NotFound                      there is no such thing
   Invalid                       the caller's data; `problems` lists each with its place
+    OutgoingRefused             a request to the outside would go where it may not
   Unauthenticated               who calls is not proven
   Forbidden                     who calls may not do this
   Conflict                      the thing is not in a state that allows this
@@ -10,8 +11,11 @@ JamJetError                     code: a stable string, in every error body besid
     InvalidTransition           this event cannot happen now
     LeaseLost                   the work belongs to another worker by now
     KeyTaken                    the idempotency key was committed by another request
+    LimitReached                the tenant has as many as its limits allow
+  RateExceeded                  the tenant has used up what its limits allow for now
   PluginError                   refuse to start
   StorageError                  the database did not do it; nothing was stored
+  RemoteFailed                  another server did not answer as it should
 
 NodeFailed, RateLimited         what an executor raises
 """
@@ -61,6 +65,12 @@ class Invalid(JamJetError):
         super().__init__("; ".join(map(str, self.problems)), problems=places)
 
 
+class OutgoingRefused(Invalid):
+    """A request to the outside would go where it may not."""
+
+    code = "outgoing_refused"
+
+
 class Unauthenticated(JamJetError):
     """invalid or expired token"""
 
@@ -103,6 +113,26 @@ class KeyTaken(Conflict):
     code = "idempotency_key_taken"
 
 
+class LimitReached(Conflict):
+    """The tenant has as many as its limits allow."""
+
+    code = "limit_reached"
+
+    def __init__(self, limit: str, value: float) -> None:
+        super().__init__(f"the tenant's limit {limit} of {value} is reached", limit=limit, value=value)
+
+
+class RateExceeded(JamJetError):
+    """The tenant has used up what its limits allow for now."""
+
+    code = "rate_exceeded"
+
+    def __init__(self, limit: str, value: float, retry_after: float) -> None:
+        super().__init__(f"the tenant's limit {limit} of {value} is used up", limit=limit, value=value)
+        #: Seconds.
+        self.retry_after = retry_after
+
+
 class PluginError(JamJetError):
     """A plugin is broken, missing or contradictory."""
 
@@ -113,6 +143,12 @@ class StorageError(JamJetError):
     """The storage could not do it; nothing was stored."""
 
     code = "storage_error"
+
+
+class RemoteFailed(JamJetError):
+    """Another server did not answer as it should."""
+
+    code = "remote_failed"
 
 
 ERROR_CLASSES = ("timeout", "rate_limit", "io_error", "server_error", "connection_reset", "custom")

@@ -16,8 +16,8 @@ import pluggy
 
 if TYPE_CHECKING:
     from .core.events import Event
-    from .ports import Compute, NodeExecutor, Route, Storage
-    from .runtime import Runtime
+    from .ports import AgentProtocol, Authenticator, Compute, NodeExecutor, Route, Storage
+    from .runtime import Runtime, World
     from .settings import Settings
 
 # mypy: disable-error-code="empty-body"
@@ -38,8 +38,19 @@ def open_compute(url: str, settings: Settings) -> Compute | None:
 
 
 @hookspec
+def authenticators(settings: Settings, storage: Storage, world: World) -> Iterable[Authenticator]:
+    """Asked at start-up for what proves who calls. Per request they are asked in the order of the plugins. The world
+    knows what time it is."""
+
+
+@hookspec
 def node_executors(settings: Settings, compute: Compute) -> Iterable[NodeExecutor]:
     """Asked at start-up for one executor per node kind. A second one for a kind is an error that names both."""
+
+
+@hookspec
+def agent_protocols(settings: Settings) -> Iterable[AgentProtocol]:
+    """Asked at start-up for the protocols that agents are reached by."""
 
 
 @hookspec

@@ -8,10 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
+from .core.chain import AuditRecord as AuditRecord
+from .core.chain import ChainEnd as ChainEnd
+from .core.chain import SealedRecord as SealedRecord
 from .core.events import Usage
 from .core.progress import Status
 from .errors import JamJetError
@@ -19,13 +23,36 @@ from .errors import JamJetError
 DEFAULT_TENANT = "default"
 
 
+# Who calls
+
+
+class Role(StrEnum):
+    """What it may do says the table in `access.py`."""
+
+    OPERATOR = "operator"
+    DEVELOPER = "developer"
+    REVIEWER = "reviewer"
+    VIEWER = "viewer"
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls, as the server knows it."""
+    """Who calls, as the server knows it, and by which request."""
 
     id: str = "anonymous"
     tenant_id: str = DEFAULT_TENANT
-    role: str = "operator"
+    role: Role = Role.OPERATOR
+    request_id: str | None = None
+    address: str | None = None
+
+
+class Authenticator(Protocol):
+    """Proves who calls. `header` answers a header of the request by its name, in any case.
+
+    None: not my kind of credential. Raises `Unauthenticated` for one that is mine, and bad: then nobody else is asked.
+    """
+
+    async def authenticate(self, header: Callable[[str], str | None]) -> Principal | None: ...
 
 
 # What is stored
@@ -120,12 +147,22 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """What a tenant's nodes consumed in a month (`2026-11`, UTC)."""
+
+    month: str
+    tokens: int = 0
+    cost_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """One atomic step of one execution: all of it or nothing.
 
     `expected` is the sequence before it; 0 creates the execution. Raises `SequenceConflict` when the
-    stored sequence is another one, `KeyTaken` when the receipt's key is there already. `settle` names runs whose
-    work items end, `answered` nodes whose approvals do. Within a commit, deletions come before insertions.
+    stored sequence is another one, `KeyTaken` when the receipt's key is there already, `LimitReached` when the tenant
+    would have more than `max_open` executions that have not ended. `settle` names runs whose work items end,
+    `answered` nodes whose approvals do. Within a commit, deletions come before insertions.
     """
 
     tenant_id: str
@@ -142,6 +179,9 @@ class Commit:
     delivered: str | None = None
     snapshot: Snapshot | None = None
     receipt: Receipt | None = None
+    audit: Sequence[AuditRecord] = ()
+    spent: Spent | None = None
+    max_open: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +192,73 @@ class WorkflowVersion:
     version: str
     ir: bytes
     created_at: int
+
+
+class TenantStatus(StrEnum):
+    ACTIVE = "active"
+    #: It may look, and change nothing.
+    SUSPENDED = "suspended"
+    ARCHIVED = "archived"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Whose things they are. `policy` and `limits` are plain JSON objects; absent fields set nothing."""
+
+    tenant_id: str
+    name: str
+    created_at: int
+    status: TenantStatus = TenantStatus.ACTIVE
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    updated_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An API token; of its plain text only the SHA-256 is kept."""
+
+    tenant_id: str
+    token_id: str
+    name: str
+    role: Role
+    digest: bytes
+    created_at: int
+    created_by: str
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    last_used_at: int | None = None
+
+
+class AgentStatus(StrEnum):
+    REGISTERED = "registered"
+    ACTIVE = "active"
+    PAUSED = "paused"
+    DEACTIVATED = "deactivated"
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A registered agent. `card` is its card as it came, in JSON; most other fields are read out of it.
+
+    It is found by its `skills` and `protocols`, and by the `words`, in lower case, that its skills are described with.
+    `discovered_from` is where its card was fetched; None: somebody brought it.
+    """
+
+    agent_id: str
+    uri: str
+    name: str
+    created_at: int
+    card: bytes
+    description: str | None = None
+    version: str | None = None
+    status: AgentStatus = AgentStatus.REGISTERED
+    skills: Sequence[str] = ()
+    protocols: Sequence[str] = ()
+    words: Sequence[str] = ()
+    discovered_from: str | None = None
+    updated_at: int | None = None
+    last_seen_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +293,25 @@ class Executions(Protocol):
         """Newest first, by (created_at, execution_id) descending; `before` continues after that pair."""
         ...
 
+    async def count_open(self, tenant_id: str) -> int:
+        """How many have not ended."""
+        ...
+
     async def events(self, tenant_id: str, execution_id: str, after: int = 0, limit: int = 1000) -> list[Recorded]: ...
 
 
 class Workflows(Protocol):
-    async def add(self, tenant_id: str, version: WorkflowVersion, receipt: Receipt | None = None) -> bool:
+    async def add(
+        self,
+        tenant_id: str,
+        version: WorkflowVersion,
+        receipt: Receipt | None = None,
+        audit: Sequence[AuditRecord] = (),
+        max_workflows: int | None = None,
+    ) -> bool:
         """True when it is new, False when the same content is there. Other content raises `Conflict`.
-        The receipt is stored in the same transaction; a taken key raises `KeyTaken`."""
+        The receipt, and what is audited when it is new, are stored in the same transaction; a taken key
+        raises `KeyTaken`, a workflow beyond the first `max_workflows` ids `LimitReached`."""
         ...
 
     async def get(self, tenant_id: str, workflow_id: str, version: str) -> WorkflowVersion | None: ...
@@ -242,6 +361,135 @@ class Receipts(Protocol):
         ...
 
 
+class Tenants(Protocol):
+    """Not of a tenant, but about them; what is audited stands in the chain of the tenant that it is about."""
+
+    async def add(self, tenant: Tenant, receipt: Receipt | None = None, audit: Sequence[AuditRecord] = ()) -> None:
+        """Raises `Conflict` when there is one of this id, `KeyTaken` when the receipt's key is there; receipts for
+        tenants are kept with the default tenant, which alone makes them."""
+        ...
+
+    async def get(self, tenant_id: str) -> Tenant | None: ...
+
+    async def page(self, *, limit: int = 50, after: str | None = None) -> list[Tenant]:
+        """By tenant_id; `after` continues after that one."""
+        ...
+
+    async def change(self, tenant: Tenant, expected: Tenant, audit: Sequence[AuditRecord] = ()) -> bool:
+        """Replaces it; False, and nothing is changed, when it is not as `expected` any more."""
+        ...
+
+    async def spent(self, tenant_id: str, month: str) -> Spent: ...
+
+
+class Tokens(Protocol):
+    async def add(
+        self, tenant_id: str, token: Token, receipt: Receipt | None = None, audit: Sequence[AuditRecord] = ()
+    ) -> None:
+        """Raises `Conflict` when there is one of this id or digest, `KeyTaken` for a receipt whose key is there."""
+        ...
+
+    async def by_digest(self, digest: bytes) -> Token | None:
+        """Of any tenant: this is how a tenant is found."""
+        ...
+
+    async def page(self, tenant_id: str, *, limit: int = 50, after: str | None = None) -> list[Token]:
+        """By token_id, revoked ones included."""
+        ...
+
+    async def revoke(self, tenant_id: str, token_id: str, at: int, audit: Sequence[AuditRecord] = ()) -> Token | None:
+        """The token as it was before; None when there is none. Revoking again changes and audits nothing."""
+        ...
+
+    async def used(self, uses: Sequence[tuple[str, str, int]]) -> None:
+        """(tenant_id, token_id, last_used_at) of many tokens in one transaction; older times change nothing."""
+        ...
+
+
+class Agents(Protocol):
+    async def put(
+        self,
+        tenant_id: str,
+        agent: Agent,
+        expected: Agent | None,
+        receipt: Receipt | None = None,
+        audit: Sequence[AuditRecord] = (),
+    ) -> bool:
+        """Adds it (`expected` None) or replaces it; False, and nothing is changed, when what is there is not as
+        expected. `last_seen_at` does not count, and stays as it is. A taken key raises `KeyTaken`."""
+        ...
+
+    async def get(self, tenant_id: str, agent_id: str) -> Agent | None: ...
+
+    async def page(
+        self,
+        tenant_id: str,
+        *,
+        status: AgentStatus | None = None,
+        skill: str | None = None,
+        protocol: str | None = None,
+        words: Sequence[str] = (),
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[Agent]:
+        """By agent_id; `after` continues after that one. Each of `words` must begin a word of the agent."""
+        ...
+
+    async def remove(self, tenant_id: str, agent_id: str, audit: Sequence[AuditRecord] = ()) -> bool: ...
+
+    async def seen(self, tenant_id: str, agent_id: str, at: int) -> bool:
+        """A heartbeat. False: there is no such agent."""
+        ...
+
+
+class Audit(Protocol):
+    """A chain of records per tenant, append-only."""
+
+    def sign_with(self, sign: Callable[[bytes], bytes]) -> None:
+        """Told once, before anything is written."""
+        ...
+
+    async def append(self, tenant_id: str, records: Sequence[AuditRecord]) -> None:
+        """What was refused is audited too, and then there is no change to go with."""
+        ...
+
+    async def page(
+        self,
+        tenant_id: str,
+        *,
+        execution_id: str | None = None,
+        actor_id: str | None = None,
+        event_type: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        limit: int = 50,
+        offset: int = 0,
+        before: int | None = None,
+    ) -> tuple[list[SealedRecord], int]:
+        """Newest first, and how many there are in all; `before` continues below that sequence."""
+        ...
+
+    async def chain(self, tenant_id: str, after: int = 0, limit: int = 1000) -> list[SealedRecord]:
+        """Oldest first: what verification and export read."""
+        ...
+
+    async def end(self, tenant_id: str) -> ChainEnd | None:
+        """None: nothing was ever written."""
+        ...
+
+    async def forget(
+        self, tenant_id: str, before: int, told: AuditRecord, *, workflow: tuple[str, str] | None = None
+    ) -> int:
+        """Deletes the records older than that time from the beginning of the chain, up to the first that is not;
+        answers how many went. When any did, `told` is appended with what was removed (`Forgotten`) for its data, which
+        makes the rest verifiable.
+
+        With a workflow's id and version: empties the records of its executions, some thousands at a time; their places
+        in the chain stay, and are left out of `page`.
+        """
+        ...
+
+
 class Storage(Protocol):
     """A place where commits last.
 
@@ -255,6 +503,10 @@ class Storage(Protocol):
     approvals: Approvals
     timers: Timers
     receipts: Receipts
+    tenants: Tenants
+    tokens: Tokens
+    agents: Agents
+    audit: Audit
 
     async def commit(self, commits: Sequence[Commit]) -> list[JamJetError | None]:
         """Makes them true in one transaction, in order; answers per commit None or why it was refused.
@@ -301,6 +553,16 @@ class NodeCall:
     emit: Callable[[Any], Awaitable[None]] | None = None
 
 
+class Access(StrEnum):
+    """What a route does, as roles are granted it."""
+
+    OPEN = "open"
+    READ = "read"
+    WRITE = "write"
+    DECIDE = "decide"
+    ADMIN = "admin"
+
+
 @runtime_checkable
 class NodeExecutor(Protocol):
     """Does the work of one kind of node.
@@ -331,6 +593,30 @@ class Compute(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class AgentCard:
+    """What is read out of an agent's card. `texts` describe its skills, for people and for searching."""
+
+    agent_id: str
+    uri: str
+    name: str
+    description: str | None = None
+    version: str | None = None
+    skills: Sequence[str] = ()
+    protocols: Sequence[str] = ()
+    texts: Sequence[str] = ()
+
+
+class AgentProtocol(Protocol):
+    """How agents of one protocol are spoken to."""
+
+    name: str
+
+    def read_card(self, card: Mapping[str, Any], url: str) -> AgentCard | None:
+        """A card that was found at the URL. None: it is none of this protocol. Raises `Invalid` for a broken one."""
+        ...
+
+
 # HTTP
 
 
@@ -349,10 +635,10 @@ class Route:
 
 @dataclass(frozen=True)
 class Operation:
-    """`access` is one of `open`, `read`, `write`, `decide`, `admin`; authentication reads it."""
+    """One method of a route, as the OpenAPI document tells it; `access` is what a caller must be allowed."""
 
     summary: str
-    access: str
+    access: Access
     answers: Mapping[int, type[BaseModel] | None] = field(default_factory=dict)
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None

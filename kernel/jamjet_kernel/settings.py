@@ -5,11 +5,15 @@ The names of the contract (`DATABASE_URL`, `RUST_LOG`) are taken beside our own 
 
 from __future__ import annotations
 
+import ipaddress
 import os
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .outgoing import networks_of
 
 Names = Annotated[tuple[str, ...], NoDecode]
 """A list in the environment is written `a,b,c`."""
@@ -18,13 +22,26 @@ Names = Annotated[tuple[str, ...], NoDecode]
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="JAMJET_", extra="ignore", frozen=True, populate_by_name=True)
 
-    bind: str = Field("127.0.0.1", description="Address to listen on. Loopback only, until there is authentication.")
+    bind: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(7700, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     public_url: str | None = Field(None, description="The URL that others reach this runtime by.")
     database_url: str = Field(
         ".jamjet/runtime.db",
         validation_alias=AliasChoices("DATABASE_URL", "JAMJET_DATABASE_URL", "database_url"),
         description="A SQLite path or URL; other schemes are answered by other storage plugins.",
+    )
+    home: str | None = Field(
+        None, description="Folder of the runtime's key and first token: else that of a SQLite database, else .jamjet."
+    )
+    auth: Literal["on", "off"] = Field(
+        "on", description="off: whoever reaches the server is an operator. Only where it listens on loopback."
+    )
+    signing_key: str | None = Field(
+        None, description="The runtime's Ed25519 key as PEM; else signing.key in its home, made at the first start."
+    )
+    allow_networks: Names = Field(
+        (),
+        description="Networks that outgoing requests may reach though not public: CIDR, or `loopback`, `private`.",
     )
     log_level: str = Field(
         "info",
@@ -45,12 +62,24 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4 * 2**20, ge=1024, description="The largest request body the server takes.")
     live_executions: int = Field(10_000, ge=1, description="Executions whose progress is kept in memory.")
     shutdown_grace: float = Field(10.0, ge=0, description="Seconds that running nodes get to finish at shutdown.")
+    agent_liveness_secs: float = Field(
+        60.0, gt=0, description="Seconds after its last heartbeat from which an agent counts as unreachable."
+    )
+    audit_retention_days: int | None = Field(
+        None, ge=1, description="How long audit records are kept; for ever when not set."
+    )
     receipt_hours: int = Field(24, ge=1, description="How long an Idempotency-Key is remembered.")
 
-    @field_validator("plugins", "python_modules", "env_names", mode="before")
+    @field_validator("plugins", "python_modules", "env_names", "allow_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("allow_networks")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        networks_of(value)
+        return value
 
     @field_validator("log_level")
     @classmethod
@@ -62,6 +91,39 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is not a log level; try debug, info, warning or error")
         return level
 
+    @model_validator(mode="after")
+    def _is_open_to_this_machine_only(self) -> Self:
+        if self.auth == "off" and not self.is_local:
+            raise ValueError(
+                f"authentication can be off only where others cannot connect, and {self.bind!r} is no loopback address;"
+                " bind 127.0.0.1, ::1 or localhost, or leave JAMJET_AUTH on"
+            )
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Only this machine can connect."""
+        return self.bind == "localhost" or is_loopback_address(self.bind.strip("[]"))
+
+    @property
+    def home_folder(self) -> Path:
+        if self.home is not None:
+            return Path(self.home).expanduser()
+        file = self.database_url.removeprefix("sqlite:///")
+        return Path(".jamjet") if "://" in file else Path(file).expanduser().parent
+
+    @property
+    def operator_token_file(self) -> Path:
+        """Where the first start keeps the operator's token, and the command line on this machine finds it."""
+        return self.home_folder / "operator.token"
+
     @property
     def url(self) -> str:
         return self.public_url or f"http://{self.bind}:{self.port}"
+
+
+def is_loopback_address(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return False

@@ -69,6 +69,11 @@ class Server:
     url: str
     folder: Path
 
+    @property
+    def token(self) -> str:
+        """The operator's, made by the first start."""
+        return (self.folder / ".jamjet" / "operator.token").read_text().strip()
+
     def stop(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)
         return self.process.wait(timeout=20)

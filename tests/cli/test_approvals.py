@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from jamjet_kernel.cli.exit_codes import ExitCode
@@ -25,7 +26,7 @@ def test_what_waits_is_listed_until_it_is_approved(jamjet: Jamjet, project: Path
     assert execution_id not in jamjet("approvals").out
     inspected = jamjet("inspect", execution_id, "--json").json
     assert inspected["state"]["value"] == 8
-    assert "approved by user-42: fine" in jamjet("inspect", execution_id).out
+    assert re.search(r"approved by token:\w+ \(for user-42\): fine", jamjet("inspect", execution_id).out)
 
 
 def test_a_rejection_without_a_route_fails_the_execution(jamjet: Jamjet, project: Path) -> None:

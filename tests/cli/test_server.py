@@ -7,13 +7,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from jamjet_kernel.cli import client
+from jamjet_kernel.cli import client, session
 from jamjet_kernel.cli.exit_codes import ExitCode
 from jamjet_kernel.cli.failures import CommandFailed
 
@@ -31,10 +31,30 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     end(server)
 
 
-def serve(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [BIN / "jamjet-server", *map(str, arguments)]
+def serve(
+    *arguments: object, cwd: Path, command: str = "jamjet-server", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    program, *first = command.split()
     env = {"PATH": "/usr/bin:/bin", **environment}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(
+        [BIN / program, *first, *map(str, arguments)],
+        cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+
+
+@contextmanager
+def served(*arguments: str, cwd: Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The URL of a server that is ready, and its process."""
+    process = subprocess.Popen(
+        [BIN / "jamjet-server", "--port", "0", *arguments], cwd=cwd, env={"PATH": "/usr/bin:/bin", **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().split()[4], process
+    finally:
+        process.kill()
+        process.communicate(timeout=20)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -46,7 +66,8 @@ def test_a_signal_ends_it_with_success(own: Server, number: int) -> None:
 def test_open_event_streams_do_not_hold_the_end(jamjet: Jamjet, own: Server) -> None:
     execution_id = start(jamjet, "review.yaml", '{"value": 1}')
     url = f"{own.url}/executions/{execution_id}/events"
-    with httpx.stream("GET", url, headers={"Accept": "text/event-stream"}, timeout=10) as stream:
+    headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {own.token}"}
+    with httpx.stream("GET", url, headers=headers, timeout=10) as stream:
         lines = stream.iter_lines()
         next(line for line in lines if "WorkflowPaused" in line)
         began = time.monotonic()
@@ -63,7 +84,8 @@ def test_a_request_that_waits_is_turned_away_at_the_end(jamjet: Jamjet, own: Ser
     execution_id = start(jamjet, "review.yaml", '{"value": 1}')
     address = ("127.0.0.1", int(own.url.rpartition(":")[2]))
     with socket.create_connection(address, timeout=10) as connection:
-        connection.sendall(f"GET /executions/{execution_id}?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        head = f"GET /executions/{execution_id}?wait=30 HTTP/1.1\r\nHost: localhost\r\n"
+        connection.sendall(f"{head}Authorization: Bearer {own.token}\r\n\r\n".encode())
         httpx.get(f"{own.url}/health")  # sent later and answered, so the first one has arrived
 
         code = own.stop()
@@ -101,7 +123,7 @@ def test_following_gives_up_on_a_runtime_that_does_not_come_back(
 ) -> None:
     monkeypatch.setattr(client, "_PAUSES_BETWEEN_CONNECTIONS", (0, 0))
     execution_id = start(jamjet, "review.yaml", '{"value": 1}')
-    with closing(client.Client(own.url)) as asked:
+    with closing(client.Client(own.url, own.token)) as asked:
         events = asked.follow(execution_id)
         seen = next(events)
 
@@ -132,18 +154,94 @@ def test_a_database_that_another_runtime_owns_is_said_in_one_line(own: Server) -
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.com", "192.168.1.1"])
-def test_only_loopback_is_served(host: str, tmp_path: Path) -> None:
-    by_option = serve("--host", host, cwd=tmp_path)
-    by_environment = serve(cwd=tmp_path, JAMJET_BIND=host)
+@pytest.mark.parametrize("command", ["jamjet-server", "jamjet dev"])
+def test_without_authentication_only_loopback_is_served(command: str, host: str, tmp_path: Path) -> None:
+    by_option = serve("--host", host, "--no-auth", cwd=tmp_path, command=command)
+    by_environment = serve(cwd=tmp_path, command=command, JAMJET_BIND=host, JAMJET_AUTH="off")
 
     for refused in (by_option, by_environment):
         assert refused.returncode == ExitCode.USAGE
-        assert "no authentication" in refused.stderr
+        assert f"authentication can be off only where others cannot connect, and '{host}'" in refused.stderr
+        assert "Traceback" not in refused.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dev_refuses_other_addresses_too(jamjet: Jamjet) -> None:
-    assert jamjet("dev", "--host", "0.0.0.0").code == ExitCode.USAGE
+def test_with_authentication_other_machines_are_served(tmp_path: Path) -> None:
+    with served("--host", "0.0.0.0", cwd=tmp_path) as (url, _):
+        port = url.rpartition(":")[2]
+
+        health = httpx.get(f"http://127.0.0.1:{port}/health", headers={"Host": "runtime.internal"})
+        refused = httpx.get(f"http://127.0.0.1:{port}/executions")
+
+    assert health.status_code == 200
+    assert (refused.status_code, refused.json()["error"]) == (401, "invalid or expired token")
+
+
+def test_authentication_is_switched_off_with_a_warning(tmp_path: Path) -> None:
+    with served("--no-auth", cwd=tmp_path) as (url, process):
+        answer = httpx.get(f"{url}/executions")
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+
+    assert answer.status_code == 200
+    assert "authentication is off" in errors
+    assert not (tmp_path / ".jamjet" / "operator.token").exists()
+
+
+# The first token
+
+
+def test_the_first_start_makes_an_operators_token_and_tells_it_once(tmp_path: Path) -> None:
+    file = tmp_path / ".jamjet" / "operator.token"
+    told = []
+    for _ in range(2):
+        with served(cwd=tmp_path) as (url, process):
+            token = file.read_text().strip()
+            answer = httpx.get(f"{url}/tokens", headers={"Authorization": f"Bearer {token}"})
+            process.send_signal(signal.SIGTERM)
+            out, errors = process.communicate(timeout=20)
+            told.append((token in out, token in errors))
+
+        assert [each["role"] for each in answer.json()["tokens"]] == ["operator"]
+        assert file.stat().st_mode & 0o777 == 0o600
+    assert told == [(False, True), (False, False)]
+
+
+def test_a_chosen_token_is_added_and_kept_in_no_file(tmp_path: Path) -> None:
+    names = []
+    for chosen in ("first-chosen-token-of-an-installation", "first-chosen-token-of-an-installation", "second"):
+        with served(cwd=tmp_path, JAMJET_BOOTSTRAP_TOKEN=chosen) as (url, process):
+            answer = httpx.get(f"{url}/tokens", headers={"Authorization": f"Bearer {chosen}"})
+            names.append(len(answer.json()["tokens"]))
+            process.send_signal(signal.SIGTERM)
+            out, errors = process.communicate(timeout=20)
+
+        assert chosen not in out + errors
+    assert names == [1, 1, 2]
+    assert not (tmp_path / ".jamjet" / "operator.token").exists()
+
+
+def test_a_newcomer_types_no_token(jamjet: Jamjet, own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = jamjet("list")
+    monkeypatch.chdir("/")
+    elsewhere = jamjet("list")
+    monkeypatch.setenv("JAMJET_HOME", str(own.folder / ".jamjet"))
+    with_home = jamjet("list")
+
+    assert (found.code, with_home.code) == (ExitCode.OK, ExitCode.OK)
+    assert elsewhere.code == ExitCode.FAILED
+    assert "invalid or expired token" in elsewhere.err
+    assert "--token" in elsewhere.err
+
+
+def test_a_kept_token_is_sent_to_this_machine_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".jamjet").mkdir()
+    (tmp_path / ".jamjet" / "operator.token").write_text("secret\n")
+    monkeypatch.chdir(tmp_path)
+
+    assert session.kept_token("http://127.0.0.1:7700") == session.kept_token("http://localhost") == "secret"
+    for url in ("http://192.168.0.1:7700", "https://example.com", "http://localhost.example.com", "nonsense"):
+        assert session.kept_token(url) is None
 
 
 def test_an_unknown_storage_is_named_with_what_is_installed(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from jamjet_kernel.settings import Settings
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(database_url=str(tmp_path / "runtime.db"), max_body_bytes=10_000, shutdown_grace=0)
+    """Without tokens: what is not about who calls needs none."""
+    return Settings(database_url=str(tmp_path / "runtime.db"), max_body_bytes=10_000, shutdown_grace=0, auth="off")
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def _release() -> Iterator[None]:
 
 @pytest.fixture
 async def executor() -> AsyncIterator[HttpExecutor]:
-    executor = HttpExecutor(MAX_BYTES)
+    executor = HttpExecutor(MAX_BYTES, ["loopback"])
     yield executor
     await executor.close()
 

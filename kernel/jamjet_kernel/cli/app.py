@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from .commands import approvals, dev, executions, plugins, projects, run, validate, workers, workflows
+from .commands import (
+    agents,
+    approvals,
+    audit,
+    dev,
+    executions,
+    plugins,
+    projects,
+    run,
+    tokens,
+    validate,
+    workers,
+    workflows,
+)
 from .exit_codes import MEANINGS
 from .session import AsJson, Given, RuntimeUrl, Token
 
@@ -66,3 +79,33 @@ _PANELS = {
 for panel, commands in _PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
+
+_GROUPS = {
+    "agents": (
+        "Runtime",
+        "Agents: who they are, what they can do, and whether they are at work.",
+        {
+            "list": agents.list_,
+            "inspect": agents.inspect,
+            "activate": agents.activate,
+            "deactivate": agents.deactivate,
+            "discover": agents.discover,
+        },
+    ),
+    "audit": (
+        "Access",
+        "Who did what, and whether anybody has touched the log of it.",
+        {"list": audit.list_, "verify": audit.verify, "export": audit.export},
+    ),
+    "tokens": (
+        "Access",
+        "Who may use the runtime: API tokens. For operators.",
+        {"create": tokens.create, "list": tokens.list_, "revoke": tokens.revoke},
+    ),
+}
+
+for noun, (panel, help, commands) in _GROUPS.items():
+    group = typer.Typer(help=help, no_args_is_help=True)
+    for name, command in commands.items():
+        group.command(name)(command)
+    app.add_typer(group, name=noun, rich_help_panel=panel)

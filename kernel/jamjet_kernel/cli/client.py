@@ -16,6 +16,8 @@ import httpx
 from .exit_codes import ExitCode
 from .failures import CommandFailed
 
+_WHERE_A_TOKEN_IS = "give a token with --token or JAMJET_TOKEN, or call this from the folder that the runtime serves"
+
 Json = dict[str, Any]
 Event = dict[str, Any]
 
@@ -24,7 +26,10 @@ TERMINAL_STATUSES = frozenset({"completed", "failed", "cancelled"})
 _TIMEOUT = httpx.Timeout(30, connect=5)
 # The server says something every 15 seconds, if only that it is there.
 _STREAM_TIMEOUT = httpx.Timeout(45, connect=5)
+# A long log takes a while to read, and the answer comes at the end.
+_VERIFY_TIMEOUT = httpx.Timeout(600, connect=5)
 _PAGE = 1000
+_AUDIT_PAGE = 200
 _PAUSES_BETWEEN_CONNECTIONS = (0.2, 0.5, 1, 2, 4, 5, 5, 5, 5)
 
 
@@ -143,6 +148,52 @@ class Client:
     def workers(self) -> Json:
         return self._get("/workers")
 
+    # Tokens
+
+    def create_token(self, name: str, role: str, *, tenant_id: str | None, expires_at: str | None) -> Json:
+        return self._post("/tokens", _given(name=name, role=role, tenant_id=tenant_id, expires_at=expires_at))
+
+    def tokens(self) -> Json:
+        return self._pages("/tokens", "tokens")
+
+    def revoke_token(self, token_id: str) -> Json:
+        return self._delete(f"/tokens/{_part(token_id)}")
+
+    # Audit
+
+    def audit(self, asked: Mapping[str, object], limit: int) -> Json:
+        return self._pages("/audit", "items", asked, limit, at_once=_AUDIT_PAGE)
+
+    def audit_verification(self, expected: tuple[int, str] | None) -> Json:
+        sequence, digest = expected or (None, None)
+        query = {"expected_sequence": sequence, "expected_digest": digest}
+        return self._answer("GET", "/audit/verify", params=_given(**query), timeout=_VERIFY_TIMEOUT)
+
+    def audit_export(self) -> Iterator[bytes]:
+        """The file, in parts as they come."""
+        try:
+            with self._http.stream("GET", "/audit/export", timeout=_VERIFY_TIMEOUT) as response:
+                if not response.is_success:
+                    response.read()
+                    self._read(response)
+                yield from response.iter_bytes()
+        except httpx.TransportError as error:
+            raise _not_answered(self.url, error) from error
+
+    # Agents
+
+    def agents(self, asked: Mapping[str, object]) -> Json:
+        return self._pages("/agents", "agents", asked)
+
+    def agent(self, agent_id: str) -> Json:
+        return self._get(f"/agents/{_part(agent_id)}")
+
+    def move_agent(self, agent_id: str, action: str) -> Json:
+        return self._post(f"/agents/{_part(agent_id)}/{action}")
+
+    def discover_agent(self, url: str) -> Json:
+        return self._post("/agents/discover", {"url": url})
+
     # The wire
 
     def _get(self, path: str, query: Mapping[str, object] | None = None) -> Json:
@@ -151,12 +202,23 @@ class Client:
     def _post(self, path: str, body: Json | None = None) -> Json:
         return self._answer("POST", path, json=body or {})
 
-    def _pages(self, path: str, noun: str, query: Mapping[str, object] | None = None, limit: int | None = None) -> Json:
+    def _delete(self, path: str) -> Json:
+        return self._answer("DELETE", path)
+
+    def _pages(
+        self,
+        path: str,
+        noun: str,
+        query: Mapping[str, object] | None = None,
+        limit: int | None = None,
+        *,
+        at_once: int = _PAGE,
+    ) -> Json:
         """The pages of a list as one, up to the limit; `next_cursor` is left in when there is more."""
         found: list[Any] = []
         cursor = None
         while True:
-            room = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            room = at_once if limit is None else min(at_once, limit - len(found))
             page = self._get(path, {**(query or {}), "limit": room, "cursor": cursor})
             found += page[noun]
             cursor = page.get("next_cursor")
@@ -257,7 +319,7 @@ class Refused(CommandFailed):
         super().__init__(
             f"{len(problems)} problems" if several else message,
             details=problems if several else (),
-            hint="give a token with --token or JAMJET_TOKEN" if status == 401 else None,
+            hint=_WHERE_A_TOKEN_IS if status == 401 else None,
         )
         self.status = status
 

@@ -69,13 +69,15 @@ def read_settings(**given: object) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        details = [f"{_setting(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+        details = [_told(problem["loc"], problem["msg"].removeprefix("Value error, ")) for problem in error.errors()]
         raise CommandFailed("a setting is not valid", details=details, code=ExitCode.USAGE) from error
 
 
-def _setting(place: Sequence[int | str]) -> str:
-    name = str(place[0]) if place else "settings"
-    return name if name.isupper() else f"JAMJET_{name.upper()}"
+def _told(place: Sequence[int | str], message: str) -> str:
+    if not place:  # how several settings go together
+        return message
+    name = str(place[0])
+    return f"{name if name.isupper() else f'JAMJET_{name.upper()}'}: {message}"
 
 
 def _translated(error: Exception) -> CommandFailed:

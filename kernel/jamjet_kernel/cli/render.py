@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -17,6 +18,8 @@ Json = Mapping[str, Any]
 
 _STYLES = {
     "completed": "green",
+    "active": "green",
+    "deactivated": "dim",
     "running": "cyan",
     "pending": "dim",
     "skipped": "dim",
@@ -29,6 +32,8 @@ _STYLES = {
 }
 _MARKS = {
     "completed": "✓",
+    "active": "●",
+    "deactivated": "–",
     "running": "●",
     "pending": "·",
     "skipped": "–",
@@ -43,6 +48,35 @@ _MARKS = {
 
 def status(word: str) -> Text:
     return Text(f"{_MARKS.get(word, '·')} {word}", style=_STYLES.get(word, ""))
+
+
+def audit(answer: Json) -> RenderableType:
+    if not answer["items"]:
+        return nothing("no records")
+    table = _table("when", "who", "what", "on", "execution", "told")
+    for one in answer["items"]:
+        table.add_row(
+            moment(one["created_at"]),
+            one["actor_id"],
+            one["event_type"],
+            one["resource"] or "",
+            one["execution_id"] or "",
+            ", ".join(f"{name}: {value}" for name, value in (one["data"] or {}).items()),
+        )
+    return table
+
+
+def audit_verification(answer: Json) -> RenderableType:
+    head = answer["head"]
+    if answer["valid"]:
+        return Text.assemble(
+            ("✓ ", "green"), f"{answer['records']} records, untouched; head {head['sequence']}:{head['digest']}"
+        )
+    table = _table("record", "problem", "")
+    for problem in answer["problems"]:
+        table.add_row(str(problem["sequence"]), problem["kind"], problem["message"])
+    count = answer["problem_count"]
+    return Group(Text(f"✗ {count} problems in {answer['records']} records", style="bold red"), table)
 
 
 def executions(answer: Json) -> RenderableType:
@@ -177,6 +211,34 @@ def approvals(answer: Json) -> RenderableType:
     return table
 
 
+def agents(answer: Json) -> RenderableType:
+    if not answer["agents"]:
+        return nothing("no agents")
+    table = _table("agent", "name", "status", "skills", "protocols", "uri", "last seen")
+    for one in answer["agents"]:
+        table.add_row(
+            whole(one["agent_id"]),
+            one["name"],
+            status(one["status"]),
+            ", ".join(one["skills"]),
+            ", ".join(one["protocols"]),
+            one["uri"],
+            _last_seen(one),
+        )
+    return table
+
+
+def agent(answer: Json) -> RenderableType:
+    """Everything about one: its fields, its card."""
+    told = {name: value for name, value in answer.items() if name != "card"}
+    return Group(fields(told), heading("card"), JSON.from_data(answer["card"], ensure_ascii=False))
+
+
+def _last_seen(agent: Json) -> Text:
+    when = moment(agent.get("last_seen_at"))
+    return Text(f"{when} (unreachable)", style="red") if agent.get("reachable") is False else Text(when)
+
+
 def workflows(answer: Json) -> RenderableType:
     if not answer["workflows"]:
         return nothing("no workflows")
@@ -221,6 +283,37 @@ def plugins(found: Sequence[Json]) -> RenderableType:
         origin = " ".join(filter(None, (one["distribution"], one["version"])))
         table.add_row(Text(one["name"], style="bold"), one["module"], origin, hooks)
     return table
+
+
+def tokens(answer: Json) -> RenderableType:
+    if not answer["tokens"]:
+        return nothing("no tokens")
+    table = _table("token", "name", "role", "state", "created", "by", "expires", "last used")
+    for one in answer["tokens"]:
+        table.add_row(
+            whole(one["token_id"]),
+            one["name"],
+            one["role"],
+            _token_state(one),
+            moment(one["created_at"]),
+            one["created_by"],
+            moment(one["expires_at"]),
+            moment(one["last_used_at"]),
+        )
+    return table
+
+
+def _token_state(token: Json) -> Text:
+    if token["revoked_at"]:
+        return Text("revoked", style="red")
+    if token["expires_at"] and instant(token["expires_at"]) <= datetime.now(UTC):
+        return Text("expired", style="dim")
+    return Text("good", style="green")
+
+
+def new_token(answer: Json) -> RenderableType:
+    grid = fields({name: value for name, value in answer.items() if name != "token"})
+    return Group(grid, Text("\nIts plain text, shown this once:", style="bold"), whole(answer["token"]))
 
 
 def heading(text: str) -> Text:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import signal
@@ -23,6 +22,7 @@ import uvicorn
 
 from .exit_codes import ExitCode
 from .failures import CommandFailed, read_settings, told_clearly
+from .session import NoAuth
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Announce = Callable[["Settings", str], None]
 Scope = dict[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
+
+log = logging.getLogger("jamjet")
 
 # Requests are quick or they wait for something that will not come any more; running nodes have a grace of their own.
 _REQUEST_GRACE = 2
@@ -43,20 +45,26 @@ def main() -> None:
 
 
 def _serve(
-    host: Annotated[str | None, typer.Option("--host", help="A loopback address; else JAMJET_BIND.")] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Where to listen: else JAMJET_BIND, else this machine only.")
+    ] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Else JAMJET_PORT, else 7700.")] = None,
     database_url: Annotated[
         str | None, typer.Option("--database-url", metavar="URL", help="A path or URL; else DATABASE_URL.")
     ] = None,
+    no_auth: NoAuth = False,
 ) -> None:
     """Serve the JamJet runtime. Everything else is set in the environment (JAMJET_…)."""
-    serve(read_settings(bind=host, port=port, database_url=database_url), announce=_one_line)
+    settings = read_settings(bind=host, port=port, database_url=database_url, auth="off" if no_auth else None)
+    serve(settings, announce=_one_line)
 
 
 def serve(settings: Settings, *, announce: Announce) -> None:
     """Until it is told to stop. `announce` is called once, when requests are taken."""
     _log_to_stderr(settings.log_level)
     _import_from_here()
+    if settings.auth == "off":
+        log.warning("authentication is off: every program on this machine may do everything here")
     with _bound(settings) as listener:
         actual = settings.model_copy(update=_where(listener, settings))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -83,7 +91,7 @@ async def _run(settings: Settings, listener: socket.socket, announce: Announce) 
             ready = partial(announce, settings, runtime.version)
             server = Server(_config(requests), stop=stop, requests=requests, ready=ready)
             await server.serve(sockets=[listener])
-    logging.getLogger("jamjet").info("stopped")
+    log.info("stopped")
 
 
 def _config(app: App) -> uvicorn.Config:
@@ -203,7 +211,7 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
 @contextlib.contextmanager
 def _bound(settings: Settings) -> Iterator[socket.socket]:
     """The port, taken but not yet listening: a busy one is told before the database is touched."""
-    address = _loopback(settings.bind)
+    address = "127.0.0.1" if settings.bind == "localhost" else settings.bind.strip("[]")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -222,20 +230,6 @@ def _where(listener: socket.socket, settings: Settings) -> dict[str, object]:
     host, port = listener.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
     return {"port": port, "public_url": settings.public_url or f"http://{name}:{port}"}
-
-
-def _loopback(host: str) -> str:
-    try:
-        address = "127.0.0.1" if host == "localhost" else host.strip("[]")
-        if ipaddress.ip_address(address).is_loopback:
-            return address
-    except ValueError:
-        pass
-    raise CommandFailed(
-        f"refusing to listen on {host!r}: this version has no authentication, so it serves loopback only",
-        hint="use 127.0.0.1, ::1 or localhost",
-        code=ExitCode.USAGE,
-    )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

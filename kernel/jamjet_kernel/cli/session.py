@@ -12,15 +12,19 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+from urllib.parse import urlsplit
 
 import typer
 
+from .failures import read_settings
 from .output import Output
 
 if TYPE_CHECKING:
     from .client import Client
 
 P = ParamSpec("P")
+
+_TOKEN_HELP = "API token: else JAMJET_TOKEN, else what a runtime of this folder keeps in .jamjet/operator.token."
 
 RuntimeUrl = Annotated[
     str | None,
@@ -34,7 +38,10 @@ RuntimeUrl = Annotated[
 ]
 Token = Annotated[
     str | None,
-    typer.Option("--token", envvar="JAMJET_TOKEN", show_envvar=False, help="API token: else JAMJET_TOKEN."),
+    typer.Option("--token", envvar="JAMJET_TOKEN", show_envvar=False, help=_TOKEN_HELP),
+]
+NoAuth = Annotated[
+    bool, typer.Option("--no-auth", help="Whoever reaches the server is an operator. Only on a loopback address.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts.")]
 
@@ -57,7 +64,8 @@ class Session:
     def client(self) -> Client:
         from .client import Client
 
-        return Client(self.given.runtime or default_url(), self.given.token)
+        url = self.given.runtime or default_url()
+        return Client(url, self.given.token or kept_token(url))
 
     def close(self) -> None:
         if "client" in vars(self):
@@ -66,6 +74,19 @@ class Session:
 
 def default_url() -> str:
     return f"http://127.0.0.1:{os.environ.get('JAMJET_PORT') or 7700}"
+
+
+def kept_token(url: str) -> str | None:
+    """The operator's, where a runtime of this folder keeps it; sent to nobody but a runtime on this machine."""
+    from ..settings import is_loopback_address
+
+    host = urlsplit(url).hostname or ""
+    if host != "localhost" and not is_loopback_address(host):
+        return None
+    try:
+        return read_settings().operator_token_file.read_text().strip() or None
+    except OSError:
+        return None
 
 
 def remote(command: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:

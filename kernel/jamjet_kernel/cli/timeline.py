@@ -268,6 +268,7 @@ def _error(data: Mapping[str, Any]) -> str:
 
 
 def _decision(data: Mapping[str, Any]) -> str:
-    by = f" by {data['user_id']}" if data.get("user_id") else ""
+    claimed = f" (for {data['user_id']})" if data.get("user_id") else ""
+    by = f" by {data['actor']}{claimed}" if data.get("actor") else claimed
     comment = f": {data['comment']}" if data.get("comment") else ""
     return f"{data.get('decision', 'answered')}{by}{comment}"

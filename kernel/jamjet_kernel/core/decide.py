@@ -113,13 +113,20 @@ class Decision:
     commands: tuple[Command, ...]
 
 
-def decide(graph: Graph, progress: Progress, event: ev.Event, env: Mapping[str, str] | None = None) -> Decision:
-    """What the event leads to. `env` holds the environment variables that conditions may read.
+def decide(
+    graph: Graph,
+    progress: Progress,
+    event: ev.Event,
+    env: Mapping[str, str] | None = None,
+    policies: tuple[Policy, ...] = (),
+) -> Decision:
+    """What the event leads to. `env` holds the environment variables that conditions may read; `policies` are in
+    force around the workflow's own.
 
     Raises `InvalidTransition` (or another `Conflict`) when it cannot happen now, and `Invalid` when what it carries
     does not fit; nothing has changed then.
     """
-    turn = _Turn(graph, progress, event.at, env or {})
+    turn = _Turn(graph, progress, event.at, env or {}, policies)
     turn.take(event)
     turn.follow()
     return Decision(turn.progress, tuple(turn.events), tuple(turn.commands))
@@ -184,11 +191,14 @@ class _Way:
 class _Turn:
     """One call of `decide`: the progress as it becomes, and what was said on the way."""
 
-    def __init__(self, graph: Graph, progress: Progress, at: int, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, graph: Graph, progress: Progress, at: int, env: Mapping[str, str], policies: tuple[Policy, ...]
+    ) -> None:
         self.graph = graph
         self.progress = progress
         self.at = at
         self.env = env
+        self.policies = policies
         self.events: list[ev.Event] = []
         self.commands: list[Command] = []
         self.touched: deque[str] = deque()
@@ -232,7 +242,7 @@ class _Turn:
             case ev.TimerFired(timer_id=timer_id):
                 self._take_timer(event, timer_id)
             case ev.ChildWorkflowCompleted(node_id=str(run_id)):
-                self.emit(event)
+                self.emit(replace(event, output=self._retained(run_id, event.output)))
                 self._take_child_result(run_id, event.output)
             case ev.ChildWorkflowFailed(node_id=str(run_id), error=error):
                 self.emit(event)
@@ -276,7 +286,11 @@ class _Turn:
         if node.names_tool and (tool := _tool_of(_configured(node, self.progress.run(run_id).config))):
             self.emit(
                 ev.ToolCallCompleted(
-                    at=self.at, node_id=run_id, tool=tool, output=event.output, duration_ms=event.duration_ms
+                    at=self.at,
+                    node_id=run_id,
+                    tool=tool,
+                    output=self._retained(run_id, event.output),
+                    duration_ms=event.duration_ms,
                 )
             )
         self.spent = event.usage is not None
@@ -346,7 +360,12 @@ class _Turn:
         self.emit(replace(event, node_id=run_id))
         if run.approval.tool is not None:
             return self._take_permission(run_id, ev.Failure(_rejection(event)) if not approved else None)
-        output = {"decision": event.decision, "user_id": event.user_id, "comment": event.comment}
+        output = {
+            "decision": event.decision,
+            "user_id": event.user_id,
+            "actor": event.actor,
+            "comment": event.comment,
+        }
         return self._complete(run_id, output, route=APPROVED if approved else REJECTED, refusal=_rejection(event))
 
     def _take_permission(self, run_id: str, refusal: ev.Failure | None) -> None:
@@ -559,18 +578,19 @@ class _Turn:
 
     def _may_run(self, run_id: str, node: Node, config: dict[str, Any] | None) -> bool:
         """Whether the policies let it run now; else they ask a person first. Raises `_Broken` where they forbid it."""
-        if not node.policies:
+        policies = (*self.policies, *node.policies)
+        if not policies:
             return True
         configured = _configured(node, config)
         tool, model = _tool_of(configured), getattr(configured, "model", None)
-        if tool is not None and (glob := _matching(node.policies, "blocked_tools", tool)):
+        if tool is not None and (glob := _matching(policies, "blocked_tools", tool)):
             self._forbid(run_id, f"blocked_tools: {glob}", tool, f"blocks the tool {tool!r} ({glob})")
-        for allowed in (policy.model_allowlist for policy in node.policies):
+        for allowed in (policy.model_allowlist for policy in policies):
             if isinstance(model, str) and allowed is not None and model not in allowed:
                 rule = f"model_allowlist: {', '.join(allowed)}"
                 self._forbid(run_id, rule, model, f"does not allow the model {model!r}")
         approved = self.progress.run(run_id).status is RunStatus.WAITING
-        if tool is None or approved or not _matching(node.policies, "require_approval_for", tool):
+        if tool is None or approved or not _matching(policies, "require_approval_for", tool):
             return True
         request = ev.ApprovalRequested(at=self.at, node_id=run_id, description=f"Run the tool {tool}?", tool=tool)
         self._request(request, self.graph.definition.timeouts.approval_timeout)
@@ -736,7 +756,7 @@ class _Turn:
             replace(
                 result,
                 at=self.at,
-                output=output,
+                output=self._retained(run_id, output),
                 state_patch=patch or None,
                 taken=way.taken,
                 dead=way.dead,
@@ -758,6 +778,12 @@ class _Turn:
             state = merge(state, patch)
             self._check_result(state)
         return self._way(node, route, state, output), patch
+
+    def _retained(self, run_id: str, output: Any) -> Any:
+        """What the log keeps of an output beside its patch of the state. A map puts the outputs of its items together,
+        so those are kept until then in any case."""
+        policy = self.graph.definition.data_policy
+        return output if policy is None or policy.retain_outputs or map_of(run_id) is not None else None
 
     def _default_patch(self, node: Node, output: Any, route: str) -> dict[str, Any]:
         if output is None:
@@ -1009,7 +1035,8 @@ def _replacing(old: Any, new: Any) -> Any:
 
 
 def _rejection(event: ev.ApprovalReceived) -> str:
-    who = event.user_id or event.actor
+    claimed = f" (for {event.user_id})" if event.actor and event.user_id else ""
+    who = f"{event.actor or event.user_id or ''}{claimed}"
     return "rejected" + (f" by {who}" if who else "") + (f": {event.comment}" if event.comment else "")
 
 

@@ -15,6 +15,8 @@ import durationpy
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 from semver import Version
 
+from .redaction import DETECTORS, unknown_detectors
+
 NODE_ID = re.compile(r"[A-Za-z_][\w.-]*")
 WORKFLOW_ID = re.compile(r"[A-Za-z0-9_][\w.:-]{0,254}")
 TERMINAL = "end"
@@ -89,6 +91,20 @@ class DataPolicy(Strict):
     retain_prompts: bool = True
     retain_outputs: bool = True
     retention_days: int | None = Field(None, ge=1)
+
+    @field_validator("pii_detectors")
+    @classmethod
+    def _are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := unknown_detectors(value):
+            raise ValueError(f"no detectors named {', '.join(map(repr, unknown))}; there are {', '.join(DETECTORS)}")
+        return value
+
+    @field_validator("pii_fields")
+    @classmethod
+    def _name_something(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(all(field.split(".")) for field in value):
+            raise ValueError("a field is a name or a path such as customer.email")
+        return value
 
 
 class EdgeSpec(Strict):

@@ -43,6 +43,7 @@ from .definition import (
     json_schema,
 )
 from .expressions import Expression, ExpressionError, Template, expression, template
+from .redaction import Rules
 
 NEXT, BRANCH, APPROVED, REJECTED, TIMEOUT, ERROR = "next", "branch", "approved", "rejected", "timeout", "error"
 
@@ -115,6 +116,14 @@ class Graph:
     @cached_property
     def finalizers(self) -> tuple[Node, ...]:
         return tuple(node for node in self.nodes.values() if isinstance(node.config, Finalizer))
+
+    @cached_property
+    def redaction(self) -> Rules | None:
+        """None: everything may be stored as it is."""
+        policy = self.definition.data_policy
+        if policy is None or not (policy.pii_fields or policy.pii_detectors):
+            return None
+        return Rules(policy.pii_fields, policy.pii_detectors, policy.redaction_mode)
 
     @cached_property
     def deciding(self) -> frozenset[str]:

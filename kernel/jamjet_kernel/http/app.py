@@ -9,17 +9,21 @@ from falcon.asgi import App, Request, Response
 from pydantic import BaseModel
 
 from ..errors import PluginError
-from ..ports import Operation, Route
+from ..ports import Access, Operation, Route
 from ..runtime import Runtime
 from . import errors
 from . import models as m
+from .access import AccessControl
+from .agents import Agents
 from .approvals import Approvals
+from .audit import Audit
 from .docs import Docs
 from .events import Events, Streamed
 from .executions import Executions, encode_view
 from .guard import Guard
 from .health import Health
 from .openapi import OpenApi
+from .tenants import Tenants
 from .workers import Workers
 from .workflows import Workflows
 
@@ -30,9 +34,11 @@ def create_app(runtime: Runtime) -> App[Request, Response]:
     table: list[Route] = []
     table += _routes(runtime, OpenApi(runtime, table))
     table += runtime.routes()
-    app = App(middleware=[Guard(runtime.settings)])
+    access = AccessControl(runtime)
+    app = App(middleware=[Guard(runtime.settings), access])  # type: ignore[arg-type]  # Falcon's own are untyped
     errors.install(app)
     _add(app, table)
+    access.protect(table)
     return app
 
 
@@ -40,6 +46,7 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
     health, workers, docs = Health(runtime), Workers(runtime), Docs()
     workflows, executions = Workflows(runtime), Executions(runtime)
     events, approvals = Events(runtime), Approvals(runtime)
+    tenants, agents = Tenants(runtime), Agents(runtime)
     one = "/executions/{execution_id}"
 
     yield from _tagged(
@@ -113,7 +120,7 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
             {
                 "GET": Streamed(
                     "Get or follow the timeline",
-                    "read",
+                    Access.READ,
                     {200: m.Events},
                     query=m.EventsQuery,
                     description=Events.__doc__,
@@ -144,11 +151,29 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
         Route(
             f"{one}/approve",
             approvals,
-            _post("Approve or reject", m.Accepted, m.ApprovalDecision, access="decide"),
+            _post("Approve or reject", m.Accepted, m.ApprovalDecision, access=Access.DECIDE),
             "decision",
         ),
     )
-    alive = Operation("Is the runtime there?", "open", {200: m.Health, 503: m.Health})
+    yield from _tagged(
+        "tenants",
+        Route(
+            "/tenants",
+            tenants,
+            _get("List the tenants", m.Tenants, m.Page, access=Access.ADMIN)
+            | _post("Make a tenant", m.CreatedTenant, m.TenantCreation, status=201, access=Access.ADMIN),
+        ),
+        Route(
+            "/tenants/{tenant_id}",
+            tenants,
+            _get("Get a tenant", m.TenantWithUsage, access=Access.ADMIN)
+            | _put("Change a tenant", m.Tenant, m.TenantChange, access=Access.ADMIN),
+            "one",
+        ),
+    )
+    yield from _tagged("agents", *_agent_routes(agents))
+    yield from _tagged("audit", *_audit_routes(Audit(runtime)))
+    alive = Operation("Is the runtime there?", Access.OPEN, {200: m.Health, 503: m.Health})
     yield from _tagged(
         "runtime",
         Route("/health", health, {"GET": alive}),
@@ -159,18 +184,61 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
     )
 
 
+def _audit_routes(audit: Audit) -> Iterator[Route]:
+    export = Operation("Export the chain as lines of JSON that verify offline", Access.READ, {200: None})
+    key = Operation("Get the key that signatures verify with", Access.OPEN, {200: m.AuditKey})
+
+    yield Route("/audit", audit, _get("Look through the audit log", m.AuditItems, m.AuditQuery))
+    yield Route("/audit/verify", audit, _get("Verify the whole chain", m.AuditVerification, m.AuditAnchor), "verify")
+    yield Route("/audit/export", audit, {"GET": export}, "export")
+    yield Route("/audit/key", audit, {"GET": key}, "key")
+
+
+def _agent_routes(agents: Agents) -> Iterator[Route]:
+    one = "/agents/{agent_id}"
+    discover = Operation(
+        "Register or update the agent at a URL",
+        Access.WRITE,
+        {201: m.Agent, 502: m.Error},
+        body=m.AgentDiscovery,
+        description="Reads /.well-known/agent.json there, else /.well-known/agent-card.json, else the URL itself.",
+    )
+    delete = Operation("Forget an agent", Access.WRITE, {200: m.AgentDeleted})
+
+    yield Route(
+        "/agents",
+        agents,
+        _get("List the agents", m.Agents, m.AgentsPage)
+        | _post("Register an agent by its card", m.RegisteredAgent, m.AgentRegistration, status=201),
+    )
+    yield Route("/agents/discover", agents, {"POST": discover}, "discover")
+    yield Route(
+        one,
+        agents,
+        _get("Get an agent and its card", m.Agent)
+        | _put("Give an agent another card", m.Agent, m.AgentRegistration)
+        | {"DELETE": delete},
+        "one",
+    )
+    yield Route(f"{one}/activate", agents, _post("Put to work", m.AgentMoved, m.Nothing), "activate")
+    yield Route(f"{one}/pause", agents, _post("Let rest", m.AgentMoved, m.Nothing), "pause")
+    yield Route(f"{one}/deactivate", agents, _post("Take out of use", m.AgentMoved, m.Nothing), "deactivate")
+    yield Route(f"{one}/heartbeat", agents, _post("Give a sign of life", m.AgentSeen, m.Nothing), "heartbeat")
+
+
 def _get(
     summary: str,
     answer: type[BaseModel],
     query: type[m.Query] | None = None,
     *,
+    access: Access = Access.READ,
     description: str | None = None,
 ) -> dict[str, Operation]:
-    return {"GET": Operation(summary, "read", {200: answer}, query=query, description=description)}
+    return {"GET": Operation(summary, access, {200: answer}, query=query, description=description)}
 
 
 def _file(summary: str) -> dict[str, Operation]:
-    return {"GET": Operation(summary, "open", {200: None, 304: None})}
+    return {"GET": Operation(summary, Access.OPEN, {200: None, 304: None})}
 
 
 def _post(
@@ -179,10 +247,16 @@ def _post(
     body: type[m.Body],
     *,
     status: int = 200,
-    access: str = "write",
+    access: Access = Access.WRITE,
     description: str | None = None,
 ) -> dict[str, Operation]:
     return {"POST": Operation(summary, access, {status: answer}, body=body, description=description)}
+
+
+def _put(
+    summary: str, answer: type[BaseModel], body: type[m.Body], *, access: Access = Access.WRITE
+) -> dict[str, Operation]:
+    return {"PUT": Operation(summary, access, {200: answer}, body=body)}
 
 
 def _tagged(tag: str, *routes: Route) -> Iterator[Route]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import falcon
@@ -17,6 +18,8 @@ from ..errors import (
     NotFound,
     PluginError,
     Problem,
+    RateExceeded,
+    RemoteFailed,
     StorageError,
     Unauthenticated,
 )
@@ -27,7 +30,9 @@ STATUSES: dict[type[JamJetError], tuple[int, str]] = {
     Forbidden: (403, ""),
     NotFound: (404, "not found: "),
     Conflict: (409, "conflict: "),
+    RateExceeded: (429, "too many requests: "),
     PluginError: (500, "internal error: "),
+    RemoteFailed: (502, "bad gateway: "),
     StorageError: (503, "unavailable: "),
     JamJetError: (500, "internal error: "),
 }
@@ -46,10 +51,12 @@ def install(app: App[Request, Response]) -> None:
 
 async def _ours(req: Request, resp: Response, error: JamJetError, params: dict[str, Any]) -> None:
     status, prefix = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-    if status >= 500:
+    if status >= 500 and status != 502:  # a 502 is another server's fault
         _log.error("%s %s: %s", req.method, req.path, error, extra=_extra(req), exc_info=error)
     if status == 401:
         resp.set_header("WWW-Authenticate", "Bearer")
+    if isinstance(error, RateExceeded):
+        resp.set_header("Retry-After", str(math.ceil(error.retry_after)))
     message = _sentences(error.problems) if isinstance(error, Invalid) else str(error)
     _answer(resp, status, prefix + message, error.code, error.details)
 

@@ -1,13 +1,12 @@
 """What every request passes: it gets an id, and a browser's is not believed too easily.
 
-As long as the server is on loopback and asks for no token, any web page could reach it through its reader's browser:
-by a form or script of another site, or by a host name that begins to point here (DNS rebinding). The headers `Host`,
-`Origin` and `Sec-Fetch-Site`, which a page cannot choose, give both away.
+Any web page could reach a server on loopback through its reader's browser: by a form or script of another site, or by
+a host name that begins to point here (DNS rebinding). The headers `Host`, `Origin` and `Sec-Fetch-Site`, which a page
+cannot choose, give both away; where authentication is off, nothing else would.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import re
 import secrets
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 import falcon
 from falcon.asgi import Request, Response
 
-from ..settings import Settings
+from ..settings import Settings, is_loopback_address
 
 _SANE_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -28,7 +27,7 @@ class Guard:
 
     def __init__(self, settings: Settings) -> None:
         self._public = urlsplit(settings.url)
-        self._checks_hosts = is_loopback(settings.bind)
+        self._checks_hosts = settings.is_local
         self._known_hosts: set[str | None] = set()
         self._process = secrets.token_hex(4)
         self._count = itertools.count(1)
@@ -72,12 +71,7 @@ class Guard:
 
 
 def is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost" or host.endswith(".localhost") or is_loopback_address(host)
 
 
 def _host_name(host: str | None) -> str:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SkipValidation, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, SkipValidation, StringConstraints
 
-from ..core.definition import Definition
+from ..core.definition import Definition, Policy
 from ..core.progress import RunStatus, Status
+from ..ports import AgentStatus
+from ..runtime.cards import Card
+from ..runtime.limits import Limits
+from ..runtime.tenants import TENANT_ID
 
 # Databases store no NUL in a text, and no other control character belongs into a name.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -308,3 +312,198 @@ class Approval(Answer):
 
 class Approvals(Listing):
     approvals: list[Approval]
+
+
+# Tenants
+
+
+class TenantCreation(Body):
+    id: Annotated[str, StringConstraints(pattern=rf"^{TENANT_ID}$")] = Field(examples=["acme"])
+    name: Name = Field(examples=["Acme Corp"])
+    policy: Policy | None = Field(None, description="In force around every workflow's own: the strictest wins.")
+    limits: Limits | None = None
+
+
+class TenantChange(Body):
+    """What is left out stays as it is."""
+
+    # Not `None`: a field that may be left out and may not be null.
+    name: Name = Field(default_factory=str, examples=["Acme Corporation"])
+    status: Literal["active", "suspended", "archived"] = Field(
+        default_factory=lambda: "active",
+        description="`suspended`: it may be looked at, and not changed. `archived`: nothing of it is served.",
+    )
+    policy: Policy | None = Field(None, description="Replaces the one there is; null takes it away.")
+    limits: Limits | None = Field(
+        None, description="Put over those there are; null takes one away, and in the place of all of them all."
+    )
+
+
+class CreatedTenant(Answer):
+    tenant_id: str = Field(examples=["acme"])
+
+
+class Tenant(Answer):
+    tenant_id: str = Field(examples=["acme"])
+    name: str = Field(examples=["Acme Corp"])
+    status: Literal["active", "suspended", "archived"]
+    policy: Policy
+    limits: Limits
+    created_at: Timestamp
+    updated_at: Timestamp | None
+
+
+class Tenants(Listing):
+    tenants: list[Tenant]
+
+
+class Usage(Answer):
+    """What its nodes consumed in the current calendar month (UTC)."""
+
+    month: str = Field(examples=["2026-11"])
+    tokens: int
+    cost_usd: float
+
+
+class TenantWithUsage(Tenant):
+    usage: Usage
+
+
+# Agents
+
+
+class AgentRegistration(Body, Card):
+    """The agent's card. Whatever else it says is kept with it."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class RegisteredAgent(Answer):
+    agent_id: str = Field(examples=["research-agent"])
+
+
+class AgentsPage(Page):
+    status: AgentStatus | None = None
+    skill: Name | None = Field(None, description="A skill's name.", examples=["research"])
+    protocol: Name | None = Field(None, description="mcp, a2a, anp or another.", examples=["a2a"])
+    q: Name | None = Field(
+        None,
+        description="Words; each must begin one that the agent's skills are described with.",
+        examples=["deep res"],
+    )
+
+
+class AgentSummary(Answer):
+    agent_id: str = Field(examples=["research-agent"])
+    uri: str = Field(examples=["http://localhost:7701"])
+    name: str = Field(examples=["Research Agent"])
+    description: str | None
+    version: str | None
+    status: AgentStatus
+    skills: list[str]
+    protocols: list[str]
+    reachable: bool | None = Field(
+        description="By its heartbeats: false when the last one is too long ago, null when there never was one."
+    )
+    last_seen_at: Timestamp | None
+    created_at: Timestamp
+    updated_at: Timestamp | None
+    discovered_from: str | None = Field(description="Where its card was fetched; null when somebody brought it.")
+
+
+class Agents(Listing):
+    agents: list[AgentSummary]
+
+
+class Agent(AgentSummary):
+    card: Object = Field(description="The whole card as it came.")
+
+
+class AgentDiscovery(Body):
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"^[^\x00-\x20\x7f]+$")] = Field(
+        description="Of the agent, or of its card.", examples=["https://remote-agent.example.com"]
+    )
+
+
+class AgentMoved(Answer):
+    agent_id: str = Field(examples=["research-agent"])
+    status: AgentStatus
+
+
+class AgentSeen(Answer):
+    agent_id: str = Field(examples=["research-agent"])
+    ok: Literal[True]
+
+
+class AgentDeleted(Answer):
+    agent_id: str = Field(examples=["research-agent"])
+    deleted: Literal[True]
+
+
+# Audit
+
+
+class AuditQuery(Page):
+    """The newest records first."""
+
+    limit: int = Field(50, ge=1, le=200, description="How many at most.")
+    execution_id: Name | None = None
+    actor_id: Name | None = Field(None, examples=["agent:research-agent"])
+    event_type: Name | None = Field(None, examples=["node_completed"])
+    since: AwareDatetime | None = Field(None, description="RFC 3339; the moment itself is included.")
+    until: AwareDatetime | None = Field(None, description="RFC 3339; the moment itself is left out.")
+    offset: Sequence = Field(
+        0, description="How many to leave out. A cursor is quicker, and exact while the log grows."
+    )
+
+
+class AuditItem(Answer):
+    id: str = Field(examples=["audit_001"])
+    sequence: int = Field(description="Its place in the tenant's chain.")
+    execution_id: str | None
+    event_type: str = Field(examples=["node_completed"])
+    actor_id: str = Field(examples=["agent:research-agent"])
+    created_at: Timestamp
+    resource: str | None = Field(description="What was changed.", examples=["workflow/research-agent@0.1.0"])
+    request_id: str | None
+    address: str | None = Field(description="Where the request came from.")
+    data: Object | None = Field(description="What else there is to tell.")
+    digest: str
+
+
+class AuditItems(Listing):
+    items: list[AuditItem]
+    total: int = Field(description="Of all that match.")
+    limit: int
+    offset: int
+
+
+class AuditAnchor(Query):
+    """The head of an earlier answer, kept where nobody who can write the database can write."""
+
+    expected_sequence: int | None = Field(None, ge=1, le=2**53 - 1)
+    expected_digest: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+
+class AuditProblem(Answer):
+    sequence: int
+    kind: str = Field(examples=["changed"])
+    message: str
+
+
+class AuditHead(Answer):
+    sequence: int
+    digest: str | None
+
+
+class AuditVerification(Answer):
+    valid: bool
+    records: int = Field(description="How many were read.")
+    problems: list[AuditProblem] = Field(description="The first hundred.")
+    problem_count: int
+    head: AuditHead = Field(description="Keep it elsewhere, and hold a later chain against it.")
+
+
+class AuditKey(Answer):
+    algorithm: str = Field(examples=["Ed25519"])
+    public_key: str = Field(description="PEM.")

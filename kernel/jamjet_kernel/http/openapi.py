@@ -13,15 +13,21 @@ from falcon.asgi import Request, Response
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from ..ports import Operation, Route
+from ..ports import Access, Operation, Route
 from ..runtime import Runtime
 from . import models
+from .access import ACTING_FOR
 from .answers import encode, send_unless_known
 from .events import STREAM, Streamed
 from .requests import no_query
 
 Json = dict[str, Any]
 
+_TOKEN = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API token (`POST /tokens`, `jamjet tokens create`), or a JSON Web Token where they are taken.",
+}
 _REF = "#/components/schemas/{model}"
 
 _MEANINGS = {
@@ -30,13 +36,16 @@ _MEANINGS = {
     204: "There is nothing to follow any more",
     304: "It is still what If-None-Match says",
     400: "The request is not valid; `details.problems` lists each problem with its place",
-    403: "A page of another site may not change anything here",
+    401: "The token is missing, wrong or expired",
+    403: "The caller's role or tenant, or the page of another site that it is, may not do this",
     404: "There is no such thing",
     409: "The thing is not in a state that allows this, or the Idempotency-Key belongs to another request",
     413: "The body is too large",
     415: "The body is not JSON",
     421: "The Host header names another server",
+    429: "The tenant has used up what it may for now; `Retry-After` says in how many seconds there may be room",
     500: "A defect of the runtime; its log says more under the request id",
+    502: "Another server did not answer as it should",
     503: "Not available just now; nothing was changed",
 }
 
@@ -82,6 +91,7 @@ def document(table: Sequence[Route], *, version: str, server: str) -> Json:
         "paths": paths,
         "components": {
             "schemas": {name: schema for name, schema in schemas.items() if name not in queries},
+            "securitySchemes": {"token": _TOKEN},
             "headers": {
                 "RequestId": {
                     "description": "Names the request in the log; taken from the request where it has one.",
@@ -115,6 +125,7 @@ def _operation(path: str, method: str, operation: Operation, schemas: Mapping[st
         "tags": [operation.tag],
         "parameters": list(_parameters(path, method, operation, schemas)),
         "responses": _responses(path, operation),
+        "security": [] if operation.access is Access.OPEN else [{"token": []}],
     }
     if operation.description:
         described["description"] = inspect.cleandoc(operation.description)
@@ -135,6 +146,8 @@ def _parameters(path: str, method: str, operation: Operation, schemas: Mapping[s
     if operation.query:
         for name, schema in schemas[operation.query.__name__].get("properties", {}).items():
             yield {"name": name, "in": "query", "required": False, **_described(_without_null(schema))}
+    if operation.access is not Access.OPEN:
+        yield _header(ACTING_FOR, "For operators of the default tenant: the tenant to act for.", {"type": "string"})
     if isinstance(operation, Streamed):
         yield _header(
             "Last-Event-ID", "For a stream: the sequence to go on after.", {"type": "string", "pattern": r"^\d{1,15}$"}
@@ -178,6 +191,8 @@ def _responses(path: str, operation: Operation) -> Json:
 
 def _errors(path: str, operation: Operation) -> list[int]:
     statuses = {400, 421, 500, 503}
+    if operation.access is not Access.OPEN:
+        statuses |= {401, 403, 404, 429}
     if "{" in path or operation.body:
         statuses.add(404)
     if operation.body:
@@ -190,6 +205,10 @@ def _response(status: int, model: type[BaseModel] | None) -> Json:
         "description": _MEANINGS.get(status, "An answer"),
         "headers": {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}},
     }
+    if status == 429:
+        response["headers"]["Retry-After"] = {"description": "In seconds.", "schema": {"type": "integer"}}
+    if status == 401:
+        response["headers"]["WWW-Authenticate"] = {"description": "What is wanted.", "schema": {"type": "string"}}
     if status == 201:
         response["headers"]["Location"] = {"description": "Where it is.", "schema": {"type": "string"}}
     if model:

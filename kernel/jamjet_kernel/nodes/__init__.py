@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 @hookimpl
 def node_executors(settings: Settings, compute: Compute) -> Iterable[NodeExecutor]:
-    return [PythonFnExecutor(compute), ToolExecutor(compute), HttpExecutor(settings.http_max_bytes)]
+    return [
+        PythonFnExecutor(compute),
+        ToolExecutor(compute),
+        HttpExecutor(settings.http_max_bytes, settings.allow_networks),
+    ]
 
 
 @hookimpl

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -17,7 +16,8 @@ import msgspec
 from pydantic import BaseModel, Field, JsonValue, ValidationInfo, field_validator
 
 from ..core.definition import Seconds, Strict
-from ..errors import NodeFailed, RateLimited
+from ..errors import NodeFailed, OutgoingRefused, RateLimited
+from ..outgoing import open_client
 from ..ports import NodeCall, NodeResult
 
 if TYPE_CHECKING:
@@ -100,8 +100,9 @@ class HttpExecutor:
     kind = "http"
     config: type[BaseModel] = Http
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, allow_networks: Iterable[str] = ()) -> None:
         self._max_bytes = max_bytes
+        self._allow_networks = tuple(allow_networks)
         self._client: httpx.AsyncClient | None = None
         self._opening = asyncio.Lock()
 
@@ -124,8 +125,7 @@ class HttpExecutor:
     async def _open(self) -> httpx.AsyncClient:
         async with self._opening:
             if self._client is None:
-                # 0.1 s and more: the import of httpx, and the certificates.
-                self._client = await asyncio.to_thread(_client)
+                self._client = await asyncio.to_thread(open_client, self._allow_networks)
         return self._client
 
     async def _ask(
@@ -140,6 +140,8 @@ class HttpExecutor:
         except (TimeoutError, httpx.TimeoutException) as error:
             within = f" within {limit:g} s" if limit is not None else " in time"
             raise NodeFailed(f"{place} did not answer{within}", error_class="timeout") from error
+        except OutgoingRefused as error:
+            raise NodeFailed(f"{place} was not asked: {error}", retryable=False) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
             raise NodeFailed(f"{place} cannot be asked: {error}", retryable=False) from error
         except (httpx.HTTPError, OSError) as error:
@@ -175,17 +177,6 @@ async def _beginning(response: httpx.Response) -> bytes:
         if len(body) >= 4 * EXCERPT:
             break
     return bytes(body[: 4 * EXCERPT])
-
-
-def _client() -> httpx.AsyncClient:
-    import httpx
-
-    return httpx.AsyncClient(
-        timeout=None,
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-        # One client serves all executions: what a server sets for one of them is no business of the others.
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-    )
 
 
 def _limit(config: Http, call: NodeCall) -> float | None:

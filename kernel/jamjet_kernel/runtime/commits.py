@@ -20,7 +20,9 @@ from ..core.decide import (
     TellParent,
 )
 from ..core.progress import Progress, timer_node
-from ..ports import Commit, Delivery, OpenApproval, Receipt, Recorded, Snapshot, Timer, WorkItem
+from ..ports import Commit, Delivery, OpenApproval, Principal, Receipt, Recorded, Snapshot, Timer, WorkItem
+from .audit import Auditor
+from .limits import spent_by
 from .live import Live, head_of
 from .world import World
 
@@ -34,8 +36,18 @@ class Commits:
     def __init__(self, world: World, worker_id: str) -> None:
         self._world = world
         self._worker_id = worker_id
+        self._auditor = Auditor(world, worker_id)
 
-    def of(self, live: Live, decision: Decision, *, receipt: Receipt | None, delivered: str | None) -> Commit:
+    def of(
+        self,
+        live: Live,
+        decision: Decision,
+        *,
+        cause: ev.Event,
+        principal: Principal | None,
+        receipt: Receipt | None,
+        delivered: str | None,
+    ) -> Commit:
         before, after = live.progress, decision.progress
         rows = self._rows(live, decision)
         return Commit(
@@ -56,6 +68,10 @@ class Commits:
             delivered=delivered,
             snapshot=_snapshot(before, after),
             receipt=receipt,
+            spent=spent_by(decision),
+            audit=self._auditor.records(
+                live.graph, live.execution_id, decision.events, before.sequence + 1, cause, principal
+            ),
         )
 
     def _rows(self, live: Live, decision: Decision) -> _Rows:

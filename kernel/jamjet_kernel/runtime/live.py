@@ -96,12 +96,23 @@ class LiveExecutions:
         if (task := self._loading.get(key)) is None:
             task = self._loading[key] = asyncio.create_task(self._load(tenant_id, execution_id))
             task.add_done_callback(lambda _: self._loading.pop(key, None))
-        return await asyncio.shield(task)
+        live = await asyncio.shield(task)
+        # By now it may have been dropped again. There is one copy at a time, which everybody watches.
+        if (known := self._lives.get(key)) is not None:
+            return known
+        self.add(live)
+        return live
 
     def add(self, live: Live) -> None:
         self._lives[live.tenant_id, live.execution_id] = live
         if len(self._lives) > self._limit:
             self._evict()
+
+    def release(self, live: Live) -> None:
+        """Nothing is in flight of it just now: it goes where there are too many."""
+        key = (live.tenant_id, live.execution_id)
+        if len(self._lives) > self._limit and live.is_idle and self._lives.get(key) is live:
+            del self._lives[key]
 
     def forget(self, live: Live) -> None:
         """The copy is not what is stored."""
@@ -125,7 +136,8 @@ class LiveExecutions:
     def _evict(self) -> None:
         """Those that were not used for longest, a tenth at a time, but not the newest."""
         excess = len(self._lives) - max(1, self._limit * 9 // 10)
-        idle = (key for key, live in self._lives.items() if live.is_idle)
+        newest = next(reversed(self._lives))
+        idle = (key for key, live in self._lives.items() if live.is_idle and key != newest)
         for key in list(islice(idle, excess)):
             del self._lives[key]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import plugins
 from ..settings import Settings
+from .identity import load_identity
 from .runtime import Runtime
 from .world import World
 
@@ -43,7 +44,12 @@ async def open_runtime(
         storage = plugins.open_storage(manager, settings)
         stack.push_async_callback(storage.close)
         version = importlib.metadata.version(DISTRIBUTION)
-        runtime = Runtime(settings, storage, manager, executors, version=version, world=world)
+        identity = load_identity(settings)
+        storage.audit.sign_with(identity.sign)
+        runtime = Runtime(settings, storage, manager, executors, identity=identity, version=version, world=world)
+        await runtime.tenants.prepare()
+        stack.push_async_callback(runtime.refusals.write)
+        await _run(stack, runtime.refusals.run())
         await _run(stack, runtime.journal.run())
         stack.push_async_callback(runtime.journal.drain)
         stack.push_async_callback(runtime.deliveries.stop)
@@ -110,3 +116,4 @@ async def _refill(runtime: Runtime, until: int) -> None:
         runtime.set_timer(timer)
     day = runtime.settings.receipt_hours * 3_600_000
     await runtime.storage.receipts.forget(runtime.world.now() - day)
+    await runtime.retention.look()

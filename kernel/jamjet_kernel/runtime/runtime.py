@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -25,18 +25,21 @@ from ..core.decide import (
 from ..core.definition import Subgraph
 from ..core.graph import Graph, parse
 from ..core.progress import Progress, Status
+from ..core.redaction import Redactor
 from ..errors import (
     Conflict,
     Invalid,
     InvalidTransition,
     JamJetError,
     KeyTaken,
+    LimitReached,
     NotFound,
     Problem,
     SequenceConflict,
     StorageError,
 )
 from ..ports import (
+    Authenticator,
     Head,
     NodeExecutor,
     OpenApproval,
@@ -50,11 +53,17 @@ from ..ports import (
     WorkItem,
 )
 from ..settings import Settings
+from .agents import Agents
 from .alarms import HORIZON, Alarms
+from .audit import audited
+from .audit_log import AuditLog, Retention
 from .commits import Commits
 from .deliveries import Deliveries
+from .identity import Identity
 from .journal import Entry, Journal
 from .live import Live, LiveExecutions, head_of, replay
+from .refusals import Refusals
+from .tenants import Tenants, Terms
 from .worker import Worker
 from .workflows import WorkflowCache, in_order
 from .world import RealWorld, World
@@ -100,6 +109,7 @@ class Runtime:
         plugins: PluginManager,
         executors: Mapping[str, NodeExecutor],
         *,
+        identity: Identity,
         version: str,
         world: World | None = None,
     ) -> None:
@@ -107,8 +117,13 @@ class Runtime:
         self.storage = storage
         self.plugins = plugins
         self.executors = executors
+        self.identity = identity
         self.version = version
         self.world = world or RealWorld()
+        contributions = plugins.hook.authenticators(settings=settings, storage=storage, world=self.world)
+        self.authenticators: Sequence[Authenticator] = [
+            authenticator for contributed in reversed(contributions) for authenticator in contributed
+        ]
         self.worker_id = self.world.new_id("worker")
         self.ready = False
         self.encode_view: Callable[[View], bytes] | None = None
@@ -116,10 +131,16 @@ class Runtime:
         self._env = {name: os.environ[name] for name in settings.env_names if name in os.environ}
         self._observers = bool(plugins.hook.events_recorded.get_hookimpls())
         self._kinds = {kind: executor.config for kind, executor in executors.items()}
+        self.tenants = Tenants(self)
+        self.agents = Agents(self)
         self.workflow_cache = WorkflowCache(storage, self._kinds)
         self.lives = LiveExecutions(storage, self.workflow_cache, settings.live_executions)
         self.journal = Journal(storage, self._committed)
         self._commits = Commits(self.world, self.worker_id)
+        self._redaction_key = identity.secret("redaction")
+        self.audit = AuditLog(storage, self.world, identity)
+        self.refusals = Refusals(storage, self.world)
+        self.retention = Retention(storage, self.world, settings.audit_retention_days)
         self.alarms = Alarms(self.world)
         self.worker = Worker(self, executors, self._env, settings.concurrency)
         self.deliveries = Deliveries(self)
@@ -132,34 +153,51 @@ class Runtime:
         execution_id: str,
         event: ev.Event,
         *,
+        principal: Principal | None = None,
         receipt: Receipt | None = None,
         delivered: str | None = None,
     ) -> None:
         """Returns when the event and all that follows from it are durable. The time is put on it here.
 
+        `principal`: who made it happen, where somebody did.
+
         Raises `NotFound`, `InvalidTransition` or another `Conflict`, `Invalid`, `StorageError`.
         """
         for _ in range(RACES):
+            terms = await self.tenants.terms(tenant_id)
             live = await self.lives.get(tenant_id, execution_id)
             try:
-                return await self._advance(live, event, receipt, delivered)
+                return await self._advance(live, terms, event, principal, receipt, delivered)
             except SequenceConflict:
                 continue
         raise StorageError(f"execution {execution_id} is changed by others faster than this could be recorded")
 
-    async def _advance(self, live: Live, event: ev.Event, receipt: Receipt | None, delivered: str | None) -> None:
+    async def _advance(
+        self,
+        live: Live,
+        terms: Terms,
+        event: ev.Event,
+        principal: Principal | None,
+        receipt: Receipt | None,
+        delivered: str | None,
+    ) -> None:
+        # Nothing is awaited before the journal: a copy that nothing is in flight of may be dropped any time.
         if live.is_stale:
             self.lives.forget(live)
             raise SequenceConflict
-        stamped = msgspec.structs.replace(event, at=self.world.now())
+        stamped = self._redacted(live.graph, msgspec.structs.replace(event, at=self.world.now()))
         try:
-            decision = decide(live.graph, live.progress, stamped, self._env)
+            decision = decide(live.graph, live.progress, stamped, self._env, terms.policies)
         except JamJetError:
             # A refusal is final for the work or the delivery behind it, so it must rest on what is durable.
             if await live.becomes_durable(live.progress):
                 raise
             raise SequenceConflict from None
-        commit = self._commits.of(live, decision, receipt=receipt, delivered=delivered)
+        commit = self._commits.of(
+            live, decision, cause=stamped, principal=principal, receipt=receipt, delivered=delivered
+        )
+        if _opens(live.progress, decision.progress):
+            commit = replace(commit, max_open=terms.limits.concurrent_executions)
         live.progress = decision.progress
         live.in_flight += 1
         try:
@@ -169,6 +207,10 @@ class Runtime:
             raise
         finally:
             live.in_flight -= 1
+            self.lives.release(live)
+
+    def _redacted(self, graph: Graph, event: ev.Event) -> ev.Event:
+        return event if graph.redaction is None else Redactor(graph.redaction, self._redaction_key).event(event)
 
     def _committed(self, entry: Entry) -> None:
         """What was decided is durable: it is shown, and carried out."""
@@ -218,16 +260,20 @@ class Runtime:
         definition = graph.definition
         stored = WorkflowVersion(definition.workflow_id, definition.version, msgspec.json.encode(ir), self.world.now())
 
+        resource = f"workflow/{stored.workflow_id}@{stored.version}"
+        told = audited(self.world, principal, "workflow_registered", resource=resource)
+
         async def add(receipt: Receipt | None) -> None:
             try:
-                await self.storage.workflows.add(principal.tenant_id, stored, receipt)
+                limit = (await self.tenants.terms(principal.tenant_id)).limits.workflows
+                await self.storage.workflows.add(principal.tenant_id, stored, receipt, [told], limit)
                 self.workflow_cache.added(principal.tenant_id, stored.workflow_id)
-            except KeyTaken:
+            except (KeyTaken, LimitReached):
                 raise
             except Conflict:
                 await self._check_same(principal, stored)
 
-        await self._once(principal, once, f"{stored.workflow_id}@{stored.version}", add)
+        await self.once(principal, once, f"{stored.workflow_id}@{stored.version}", add)
         return Registration(stored.workflow_id, stored.version, _warnings(graph))
 
     async def _check_same(self, principal: Principal, offered: WorkflowVersion) -> None:
@@ -304,25 +350,28 @@ class Runtime:
         )
 
         async def begin(receipt: Receipt | None) -> None:
-            await self.begin(principal.tenant_id, event, receipt=receipt)
+            await self.tenants.check_start(principal.tenant_id)
+            await self.begin(principal.tenant_id, event, principal=principal, receipt=receipt)
 
-        return await self._once(principal, once, execution_id, begin)
+        return await self.once(principal, once, execution_id, begin)
 
     async def begin(
         self,
         tenant_id: str,
         event: ev.WorkflowStarted,
         *,
+        principal: Principal | None = None,
         receipt: Receipt | None = None,
         delivered: str | None = None,
     ) -> None:
         """Creates the execution. Raises `SequenceConflict` when it is there already."""
+        terms = await self.tenants.terms(tenant_id)
         graph = await self.workflow_cache.get(tenant_id, event.workflow_id, event.workflow_version)
         nothing = Progress(execution_id=event.execution_id)
         live = Live(tenant_id, event.execution_id, graph, nothing, nothing, head_of(nothing))
         self.lives.add(live)
         try:
-            await self._advance(live, event, receipt, delivered)
+            await self._advance(live, terms, event, principal, receipt, delivered)
         except JamJetError:
             self.lives.forget(live)
             raise
@@ -387,20 +436,20 @@ class Runtime:
         while True:
             live = await self._committed_live(principal, execution_id)
             change = live.watch()
-            for recorded in await self.storage.executions.events(principal.tenant_id, execution_id, after):
-                yield recorded
-                after = recorded.sequence
-            if after < live.committed.sequence:
-                change.cancel()
-                continue
-            if live.committed.is_terminal:
-                change.cancel()
-                return
             try:
+                for recorded in await self.storage.executions.events(principal.tenant_id, execution_id, after):
+                    yield recorded
+                    after = recorded.sequence
+                if after < live.committed.sequence:
+                    continue
+                if live.committed.is_terminal:
+                    return
                 async with asyncio.timeout(KEEP_ALIVE):
                     await change
             except TimeoutError:
                 yield None
+            finally:  # who left does not keep the copy in memory
+                change.cancel()
 
     async def cancel(
         self, principal: Principal, execution_id: str, *, reason: str | None = None, once: Once | None = None
@@ -489,9 +538,10 @@ class Runtime:
         )
 
         async def begin(receipt: Receipt | None) -> None:
-            await self.begin(principal.tenant_id, event, receipt=receipt)
+            await self.tenants.check_start(principal.tenant_id)
+            await self.begin(principal.tenant_id, event, principal=principal, receipt=receipt)
 
-        return await self._once(principal, once, new_id, begin)
+        return await self.once(principal, once, new_id, begin)
 
     async def _at(self, principal: Principal, execution_id: str, sequence: int | None) -> tuple[Progress, int]:
         """The progress right after an event. A loop that the event closed is taken along."""
@@ -545,11 +595,13 @@ class Runtime:
         await self._committed_live(principal, execution_id)
 
         async def record(receipt: Receipt | None) -> None:
-            await self.record(principal.tenant_id, execution_id, event, receipt=receipt)
+            if isinstance(event, ev.WorkflowRetried):
+                await self.tenants.check_start(principal.tenant_id)
+            await self.record(principal.tenant_id, execution_id, event, principal=principal, receipt=receipt)
 
-        await self._once(principal, once, execution_id, record)
+        await self.once(principal, once, execution_id, record)
 
-    async def _once(
+    async def once(
         self,
         principal: Principal,
         once: Once | None,
@@ -583,7 +635,15 @@ class KeyReused(Conflict):
     code = "idempotency_key_reused"
 
 
+def _opens(before: Progress, after: Progress) -> bool:
+    """Whether there is one more to run, on its own account: a child is part of what its parent was allowed."""
+    return (before.sequence == 0 or before.is_terminal) and not after.is_terminal and after.parent is None
+
+
 def _warnings(graph: Graph) -> list[str]:
-    if graph.definition.data_policy is None:
+    policy = graph.definition.data_policy
+    if policy is None or policy.retain_prompts:
         return []
-    return ["data_policy is kept with the workflow, but this version of the runtime does not apply it"]
+    return [
+        "data_policy.retain_prompts: what a node is called with is kept all the same, to call it again after a crash"
+    ]

@@ -13,15 +13,21 @@ Subclass `StorageContract` in a test module and give it a `storage` fixture that
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from ..core.chain import FORGOTTEN, Fault, verify
 from ..core.progress import Status
-from ..errors import Conflict, JamJetError, KeyTaken, SequenceConflict, StorageError
+from ..errors import Conflict, JamJetError, KeyTaken, LimitReached, SequenceConflict, StorageError
 from ..ports import (
+    DEFAULT_TENANT,
+    Agent,
+    AgentStatus,
+    AuditRecord,
     Commit,
     Delivery,
     Head,
@@ -29,9 +35,15 @@ from ..ports import (
     OpenApproval,
     Receipt,
     Recorded,
+    Role,
+    SealedRecord,
     Snapshot,
+    Spent,
     Storage,
+    Tenant,
+    TenantStatus,
     Timer,
+    Token,
     WorkflowVersion,
     WorkItem,
 )
@@ -107,6 +119,25 @@ async def pages(page: Callable[[Any], Awaitable[list[Any]]], cursor: Callable[[A
     while found := await page(cursor(rows[-1]) if rows else None):
         rows.extend(found)
     return rows
+
+
+def audited(event_type: str, at: int = NOON, actor_id: str = "anna", **changes: Any) -> AuditRecord:
+    return replace(AuditRecord(f"audit_{event_type}", event_type, actor_id, at), **changes)
+
+
+def sign(message: bytes) -> bytes:
+    return hashlib.sha256(b"secret" + message).digest()
+
+
+async def event_types(storage: Storage) -> list[str]:
+    return [sealed.record.event_type if sealed.record else "" for sealed in await storage.audit.chain(TENANT)]
+
+
+async def faults(storage: Storage, tenant_id: str = TENANT) -> list[Fault]:
+    """What is wrong with the tenant's chain."""
+    records = await storage.audit.chain(tenant_id, limit=10_000)
+    end = await storage.audit.end(tenant_id)
+    return list(verify(tenant_id, records, end, lambda signature, message: signature == sign(message)))
 
 
 class CommitContract:
@@ -596,7 +627,379 @@ class WorkflowsContract:
         assert rest == [("c", "1.0.0", NOON), ("c", "2.0.0", NOON)]
 
 
+def tenant(tenant_id: str = TENANT, **changes: Any) -> Tenant:
+    return replace(Tenant(tenant_id, "Acme Corp", NOON), **changes)
+
+
 class TenantsContract:
+    async def test_a_tenant_is_read_back_as_it_was_added(self, storage: Storage) -> None:
+        added = tenant(policy={"blocked_tools": ["shell*"]}, limits={"workflows": 3, "cost_usd_per_month": 0.1})
+
+        await storage.tenants.add(added)
+
+        assert await storage.tenants.get(TENANT) == added
+        assert await storage.tenants.get("rival") is None
+
+    async def test_a_tenant_is_added_once(self, storage: Storage) -> None:
+        await storage.tenants.add(tenant())
+
+        with pytest.raises(Conflict):
+            await storage.tenants.add(tenant(name="Another"), receipt())
+
+        assert await storage.tenants.get(TENANT) == tenant()
+        assert await storage.receipts.get(DEFAULT_TENANT, "key-1") is None
+
+    async def test_a_tenant_under_a_taken_key_is_not_added(self, storage: Storage) -> None:
+        await storage.tenants.add(tenant(), receipt(result=TENANT))
+
+        with pytest.raises(KeyTaken):
+            await storage.tenants.add(tenant("rival"), receipt(result="rival"))
+
+        assert await storage.tenants.get("rival") is None
+        assert await storage.receipts.get(DEFAULT_TENANT, "key-1") == receipt(result=TENANT)
+
+    async def test_tenants_come_page_by_page(self, storage: Storage) -> None:
+        for n in range(5):
+            await storage.tenants.add(tenant(f"t{n}"))
+
+        found = await pages(
+            lambda after: storage.tenants.page(limit=2, after=after), lambda tenant: str(tenant.tenant_id)
+        )
+
+        assert [each.tenant_id for each in found] == [f"t{n}" for n in range(5)]
+
+    async def test_a_tenant_is_changed_from_what_it_is(self, storage: Storage) -> None:
+        before, after = tenant(limits={"a": 1, "b": 2}), tenant(status=TenantStatus.SUSPENDED, updated_at=NOON + 1)
+        await storage.tenants.add(before)
+
+        changed = await storage.tenants.change(after, tenant(limits={"b": 2, "a": 1}))
+
+        assert changed
+        assert await storage.tenants.get(TENANT) == after
+
+    async def test_of_two_changes_of_a_tenant_one_wins(self, storage: Storage) -> None:
+        before = tenant()
+        await storage.tenants.add(before)
+        offered = [tenant(name=f"n{n}", updated_at=NOON + n) for n in range(1, 9)]
+
+        won = await asyncio.gather(*(storage.tenants.change(each, before) for each in offered))
+
+        assert won.count(True) == 1
+        assert await storage.tenants.get(TENANT) == offered[won.index(True)]
+        assert not await storage.tenants.change(tenant("nobody", name="other"), tenant("nobody"))
+
+    async def test_what_nodes_consume_adds_up_per_tenant_and_month(self, storage: Storage) -> None:
+        november = Spent("2026-11", 5, 0.1)
+        steps = [commit(f"e{n}", spent=november) for n in range(10)]
+        theirs = commit(tenant_id="rival", spent=november)
+
+        await store(storage, *steps, theirs, commit("later", spent=Spent("2026-12", 1)))
+        await store(storage, commit("e0", 1, spent=november))
+
+        assert await storage.tenants.spent(TENANT, "2026-11") == Spent("2026-11", 55, 1.1)
+        assert await storage.tenants.spent(TENANT, "2026-12") == Spent("2026-12", 1)
+        assert await storage.tenants.spent("rival", "2026-11") == november
+        assert await storage.tenants.spent("rival", "2026-12") == Spent("2026-12")
+
+    async def test_a_refused_commit_consumes_nothing(self, storage: Storage) -> None:
+        answers = await storage.commit([commit("e1", 7, spent=Spent("2026-11", 5)), commit("e2")])
+
+        assert kinds(answers) == [SequenceConflict, None]
+        assert await storage.tenants.spent(TENANT, "2026-11") == Spent("2026-11")
+
+    async def test_no_more_executions_are_open_than_a_commit_allows(self, storage: Storage) -> None:
+        burst = [commit(f"e{n}", max_open=3) for n in range(6)]
+
+        answers = await storage.commit([*burst, commit(tenant_id="rival", max_open=1)])
+
+        assert kinds(answers) == [None] * 3 + [LimitReached] * 3 + [None]
+        assert await storage.executions.count_open(TENANT) == 3
+        assert await storage.executions.head(TENANT, "e3") is None
+
+    async def test_an_execution_that_ends_makes_room(self, storage: Storage) -> None:
+        await store(storage, commit("e1", max_open=1))
+        ended = commit("e1", 1, status=Status.COMPLETED, completed_at=NOON)
+
+        await store(storage, ended, commit("e2", max_open=1))
+        again = await storage.commit([commit("e1", 2, max_open=1)])
+
+        assert kinds(again) == [LimitReached]
+
+    async def test_a_paused_execution_is_open_and_what_sets_no_limit_is_not_refused(self, storage: Storage) -> None:
+        await store(storage, commit("e1", status=Status.PAUSED), commit("child"))
+
+        assert await storage.executions.count_open(TENANT) == 2
+        assert kinds(await storage.commit([commit("e2", max_open=2)])) == [LimitReached]
+        assert kinds(await storage.commit([commit("e1", 1)])) == [None]
+
+    async def test_no_more_workflows_are_added_than_allowed(self, storage: Storage) -> None:
+        await storage.workflows.add(TENANT, workflow("one"), max_workflows=1)
+
+        with pytest.raises(LimitReached):
+            await storage.workflows.add(TENANT, workflow("two"), receipt(), max_workflows=1)
+        more = await storage.workflows.add(TENANT, workflow("one", "1.0.1"), max_workflows=0)
+
+        assert more
+        assert await storage.workflows.versions(TENANT, "two") == []
+        assert await storage.receipts.get(TENANT, "key-1") is None
+        assert await storage.workflows.add("rival", workflow("two"), max_workflows=1)
+
+
+def token(token_id: str = "tok_1", digest: bytes = b"\x00\xff", **changes: Any) -> Token:
+    return replace(Token(TENANT, token_id, "ci", Role.DEVELOPER, digest, NOON, "token:tok_0"), **changes)
+
+
+def agent(agent_id: str = "researcher", **changes: Any) -> Agent:
+    return replace(
+        Agent(
+            agent_id,
+            "http://localhost:7701",
+            "Researcher",
+            NOON,
+            b'{"id": "researcher"}',
+            skills=("research",),
+            protocols=("a2a",),
+            words=("deep", "research"),
+        ),
+        **changes,
+    )
+
+
+class AgentsContract:
+    @pytest.fixture(autouse=True)
+    def _signed(self, storage: Storage) -> None:
+        storage.audit.sign_with(sign)
+
+    async def _put(self, storage: Storage, *agents: Agent) -> None:
+        for each in agents:
+            assert await storage.agents.put(TENANT, each, None)
+
+    @pytest.mark.parametrize(
+        "added",
+        [
+            agent(),
+            agent(skills=(), protocols=(), words=()),
+            agent(skills=("b", "a", "b"), description="Finds out.", version="1.0", status=AgentStatus.ACTIVE),
+            agent(discovered_from="https://example.com/card.json", updated_at=NOON + 1, last_seen_at=NOON + 2),
+        ],
+    )
+    async def test_an_agent_is_read_back_as_it_was_put(self, storage: Storage, added: Agent) -> None:
+        await self._put(storage, added)
+
+        assert await storage.agents.get(TENANT, "researcher") == added
+        assert await storage.agents.page(TENANT) == [added]
+        assert await storage.agents.get(TENANT, "nobody") is None
+
+    async def test_an_agent_is_added_once(self, storage: Storage) -> None:
+        await self._put(storage, agent())
+
+        again = await storage.agents.put(TENANT, agent(name="Other"), None, receipt(), [audited("agent_registered")])
+
+        assert not again
+        assert await storage.agents.page(TENANT) == [agent()]
+        assert await storage.receipts.get(TENANT, "key-1") is None
+        assert await event_types(storage) == []
+
+    async def test_an_agent_under_a_taken_key_is_not_added(self, storage: Storage) -> None:
+        await storage.agents.put(TENANT, agent(), None, receipt())
+
+        with pytest.raises(KeyTaken):
+            await storage.agents.put(TENANT, agent("other"), None, receipt())
+
+        assert await storage.agents.page(TENANT) == [agent()]
+        assert await storage.agents.page(TENANT, words=["deep"]) == [agent()]
+
+    async def test_a_replaced_agent_is_found_by_what_it_is_now(self, storage: Storage) -> None:
+        now = agent(name="Writer", skills=("write",), protocols=("mcp",), words=("write",), updated_at=NOON + 1)
+        await self._put(storage, agent())
+
+        assert await storage.agents.put(TENANT, now, agent())
+
+        assert await storage.agents.get(TENANT, "researcher") == now
+        assert await storage.agents.page(TENANT, skill="write", protocol="mcp", words=["wr"]) == [now]
+        for old in ({"skill": "research"}, {"protocol": "a2a"}, {"words": ["deep"]}):
+            assert await storage.agents.page(TENANT, **old) == []
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"status": AgentStatus.PAUSED},
+            {"name": "Other"},
+            {"description": "Other"},
+            {"card": b"{}"},
+            {"skills": ("write",)},
+            {"updated_at": NOON},
+            {"created_at": NOON + 1},
+        ],
+    )
+    async def test_an_agent_that_is_not_as_expected_is_left_alone(self, storage: Storage, other: Any) -> None:
+        await self._put(storage, agent())
+        now = agent(status=AgentStatus.ACTIVE)
+
+        assert not await storage.agents.put(TENANT, now, agent(**other), None, [audited("agent_activated")])
+
+        assert await storage.agents.get(TENANT, "researcher") == agent()
+        assert await event_types(storage) == []
+
+    async def test_of_concurrent_changes_of_an_agent_one_wins(self, storage: Storage) -> None:
+        await self._put(storage, agent())
+        changed = [agent(name=f"Name {n}") for n in range(5)]
+
+        won = await asyncio.gather(*(storage.agents.put(TENANT, each, agent()) for each in changed))
+
+        assert sum(won) == 1
+        assert await storage.agents.get(TENANT, "researcher") == changed[won.index(True)]
+
+    async def test_a_heartbeat_is_no_change(self, storage: Storage) -> None:
+        await self._put(storage, agent())
+
+        assert await storage.agents.seen(TENANT, "researcher", NOON + 5)
+        assert not await storage.agents.seen(TENANT, "nobody", NOON + 5)
+
+        assert await storage.agents.get(TENANT, "researcher") == agent(last_seen_at=NOON + 5)
+        assert await storage.agents.put(TENANT, agent(name="Other"), agent())
+        assert await storage.agents.get(TENANT, "researcher") == agent(name="Other", last_seen_at=NOON + 5)
+
+    async def test_a_removed_agent_is_gone_and_may_come_again(self, storage: Storage) -> None:
+        await self._put(storage, agent(), agent("other"))
+
+        assert await storage.agents.remove(TENANT, "researcher", [audited("agent_removed")])
+        assert not await storage.agents.remove(TENANT, "researcher", [audited("agent_removed")])
+
+        assert await storage.agents.page(TENANT, skill="research") == [agent("other")]
+        assert await event_types(storage) == ["agent_removed"]
+        assert await storage.agents.put(TENANT, agent(skills=()), None)
+        assert await storage.agents.page(TENANT, skill="research") == [agent("other")]
+
+    async def test_agents_are_narrowed_by_all_that_is_asked(self, storage: Storage) -> None:
+        one = agent("one", words=("deep", "research", "100%"))
+        two = agent("two", status=AgentStatus.ACTIVE, skills=("research", "write"), words=("research", "writing"))
+        three = agent("three", protocols=("mcp", "a2a"), skills=("Research",), words=())
+        await self._put(storage, one, two, three)
+
+        async def ids(**asked: Any) -> list[str]:
+            return [each.agent_id for each in await storage.agents.page(TENANT, **asked)]
+
+        assert await ids() == ["one", "three", "two"]
+        assert await ids(status=AgentStatus.ACTIVE) == ["two"]
+        assert await ids(skill="research") == ["one", "two"]
+        assert await ids(protocol="mcp") == ["three"]
+        assert await ids(skill="research", protocol="a2a", status=AgentStatus.REGISTERED) == ["one"]
+        assert await ids(words=["res"]) == ["one", "two"]
+        assert await ids(words=["res", "wri"]) == ["two"]
+        assert await ids(words=["search"]) == []
+        assert await ids(words=["100%"]) == ["one"]
+        assert await ids(words=["%"]) == await ids(words=["_"]) == await ids(skill="%") == []
+
+    async def test_agents_come_page_by_page(self, storage: Storage) -> None:
+        added = [agent(f"agent-{n}") for n in range(5)]
+        await self._put(storage, *reversed(added))
+
+        found = await pages(
+            lambda after: storage.agents.page(TENANT, skill="research", limit=2, after=after),
+            lambda last: last.agent_id,
+        )
+
+        assert found == added
+
+    async def test_an_agent_of_another_tenant_is_not_there(self, storage: Storage) -> None:
+        await self._put(storage, agent())
+        theirs = agent(name="Theirs", skills=("write",))
+
+        assert await storage.agents.get("rival", "researcher") is None
+        assert await storage.agents.page("rival") == await storage.agents.page("rival", skill="research") == []
+        assert not await storage.agents.put("rival", theirs, agent())
+        assert not await storage.agents.seen("rival", "researcher", NOON)
+        assert await storage.agents.put("rival", theirs, None)
+        assert await storage.agents.remove("rival", "researcher")
+
+        assert await storage.agents.page(TENANT, skill="research") == [agent()]
+
+    @pytest.mark.parametrize("name", ["'; DROP TABLE agents; --", '"', "%_*", "naïve 🧡", "a\\b"])
+    async def test_what_an_agent_says_is_only_text(self, storage: Storage, name: str) -> None:
+        added = agent(name, name=name, uri=name, skills=(name,), protocols=(name,), words=(name,), version=name)
+        await self._put(storage, added, agent())
+
+        assert await storage.agents.page(TENANT, skill=name, protocol=name, words=[name]) == [added]
+        assert await storage.agents.page(TENANT, after=name, skill=name) == []
+
+
+class TokensContract:
+    async def test_a_token_is_found_by_its_digest(self, storage: Storage) -> None:
+        added = token(expires_at=NOON + 9)
+
+        await storage.tokens.add(TENANT, added)
+
+        assert await storage.tokens.by_digest(b"\x00\xff") == added
+        assert await storage.tokens.by_digest(b"\x00") is None
+
+    @pytest.mark.parametrize("taken", [token(digest=b"other"), token("tok_2"), token("tok_2", tenant_id="rival")])
+    async def test_neither_an_id_nor_a_digest_is_given_twice(self, storage: Storage, taken: Token) -> None:
+        await storage.tokens.add(TENANT, token())
+
+        with pytest.raises(Conflict):
+            await storage.tokens.add(taken.tenant_id, taken, receipt())
+
+        assert await storage.tokens.page(TENANT) == [token()]
+        assert await storage.tokens.page("rival") == []
+        assert await storage.receipts.get(taken.tenant_id, "key-1") is None
+
+    async def test_a_token_under_a_taken_key_is_not_added(self, storage: Storage) -> None:
+        await storage.tokens.add(TENANT, token(), receipt())
+
+        with pytest.raises(KeyTaken):
+            await storage.tokens.add(TENANT, token("tok_2", b"2"), receipt())
+
+        assert await storage.tokens.page(TENANT) == [token()]
+
+    async def test_tokens_come_page_by_page(self, storage: Storage) -> None:
+        added = [token(f"tok_{n}", bytes([n])) for n in range(5)]
+        for each in reversed(added):
+            await storage.tokens.add(TENANT, each)
+
+        found = await pages(lambda after: storage.tokens.page(TENANT, limit=2, after=after), lambda last: last.token_id)
+
+        assert found == added
+        assert await storage.tokens.page("rival") == []
+
+    async def test_a_token_is_revoked_once(self, storage: Storage) -> None:
+        storage.audit.sign_with(sign)
+        await storage.tokens.add(TENANT, token())
+
+        first = await storage.tokens.revoke(TENANT, "tok_1", NOON + 1, [audited("token_revoked")])
+        again = await storage.tokens.revoke(TENANT, "tok_1", NOON + 2, [audited("token_revoked")])
+
+        assert first == token()
+        assert again == token(revoked_at=NOON + 1)
+        assert await storage.tokens.by_digest(token().digest) == again
+        assert await event_types(storage) == ["token_revoked"]
+
+    async def test_a_token_of_another_tenant_is_not_revoked(self, storage: Storage) -> None:
+        await storage.tokens.add(TENANT, token())
+
+        assert await storage.tokens.revoke("rival", "tok_1", NOON) is None
+        assert await storage.tokens.page(TENANT) == [token()]
+
+    async def test_the_last_use_never_goes_back(self, storage: Storage) -> None:
+        for n in (1, 2):
+            await storage.tokens.add(TENANT, token(f"tok_{n}", bytes([n])))
+
+        await storage.tokens.used([(TENANT, "tok_1", NOON + 5), ("rival", "tok_2", NOON + 5)])
+        await storage.tokens.used([(TENANT, "tok_1", NOON + 3)])
+        await storage.tokens.used([])
+
+        assert [each.last_used_at for each in await storage.tokens.page(TENANT)] == [NOON + 5, None]
+
+    @pytest.mark.parametrize("name", ["'; DROP TABLE tokens; --", '"', "%_*", "naïve 🧡", "a\\b\nc"])
+    async def test_a_tokens_name_is_only_a_name(self, storage: Storage, name: str) -> None:
+        await storage.tokens.add(TENANT, token(name, name=name, created_by=name))
+
+        await storage.tokens.revoke(TENANT, name, NOON + 1)
+
+        assert await storage.tokens.page(TENANT) == [token(name, name=name, created_by=name, revoked_at=NOON + 1)]
+
+
+class IsolationContract:
     async def test_a_tenant_reads_nothing_of_another_one(self, storage: Storage) -> None:
         await store(
             storage,
@@ -661,6 +1064,139 @@ class TenantsContract:
         assert await storage.executions.head("rival", "e1") == theirs.head
 
 
+class AuditContract:
+    @pytest.fixture(autouse=True)
+    def signed(self, storage: Storage) -> None:
+        storage.audit.sign_with(sign)
+
+    async def test_what_a_commit_tells_is_in_the_chain_with_it(self, storage: Storage) -> None:
+        told = audited("node_completed", execution_id="e1", data=b'{"node":"search"}')
+
+        await store(storage, commit(audit=[audited("execution_started"), told]))
+
+        first, second = await storage.audit.chain(TENANT)
+        assert second == SealedRecord(2, told, first.digest, second.digest, second.signature)
+        assert first.signature is None
+        assert await faults(storage) == []
+
+    async def test_nothing_is_told_of_what_was_refused(self, storage: Storage) -> None:
+        batch = [
+            commit("a", audit=[audited("one")]),
+            commit("b", expected=7, audit=[audited("never")]),
+            commit("c", audit=[audited("two")]),
+        ]
+
+        assert kinds(await storage.commit(batch)) == [None, SequenceConflict, None]
+
+        assert await event_types(storage) == ["one", "two"]
+        assert await faults(storage) == []
+
+    async def test_of_each_transaction_the_last_record_is_signed(self, storage: Storage) -> None:
+        await store(storage, *(commit(f"e{n}", audit=[audited("a"), audited("b")]) for n in range(3)))
+        await storage.audit.append(TENANT, [audited("c"), audited("d")])
+
+        signed = [sealed.sequence for sealed in await storage.audit.chain(TENANT) if sealed.signature]
+
+        assert signed == [6, 8]
+
+    async def test_concurrent_writers_make_one_chain(self, storage: Storage) -> None:
+        commits = (storage.commit([commit(f"e{n}", audit=[audited("committed")] * 3)]) for n in range(20))
+        appends = (storage.audit.append(TENANT, [audited("appended")] * 2) for _ in range(20))
+
+        await asyncio.gather(*commits, *appends)
+
+        assert [sealed.sequence for sealed in await storage.audit.chain(TENANT)] == list(range(1, 101))
+        assert await faults(storage) == []
+
+    async def test_each_tenant_has_a_chain_of_its_own(self, storage: Storage) -> None:
+        other = replace(commit(audit=[audited("theirs")]), tenant_id="other")
+
+        await store(storage, commit(audit=[audited("ours")]), other)
+
+        assert await event_types(storage) == ["ours"]
+        assert [sealed.record for sealed in await storage.audit.chain("other")] == [audited("theirs")]
+        assert await faults(storage) == await faults(storage, "other") == []
+        assert await storage.audit.page("nobody") == ([], 0)
+        assert await storage.audit.end("nobody") is None
+
+    async def test_a_thousand_records_are_read_in_portions(self, storage: Storage) -> None:
+        await storage.audit.append(TENANT, [audited(f"event_{n}") for n in range(1203)])
+
+        portion = await storage.audit.chain(TENANT, after=1000, limit=100)
+
+        assert [sealed.sequence for sealed in portion] == list(range(1001, 1101))
+        assert len(await faults(storage)) == 0
+
+    async def test_records_are_found_newest_first(self, storage: Storage) -> None:
+        await storage.audit.append(TENANT, [audited("made", at=NOON + n, actor_id=f"a{n % 2}") for n in range(10)])
+
+        found, total = await storage.audit.page(TENANT, actor_id="a1", limit=2, offset=1)
+        ranged, in_range = await storage.audit.page(TENANT, since=NOON + 3, until=NOON + 6)
+        after, _ = await storage.audit.page(TENANT, before=3)
+
+        assert ([sealed.sequence for sealed in found], total) == ([8, 6], 5)
+        assert ([sealed.sequence for sealed in ranged], in_range) == ([6, 5, 4], 3)
+        assert [sealed.sequence for sealed in after] == [2, 1]
+
+    async def test_records_are_found_by_execution_and_type(self, storage: Storage) -> None:
+        await storage.audit.append(
+            TENANT, [audited("a", execution_id="e1"), audited("b", execution_id="e1"), audited("a", execution_id="e2")]
+        )
+
+        found, total = await storage.audit.page(TENANT, execution_id="e1", event_type="a")
+
+        assert ([sealed.sequence for sealed in found], total) == ([1], 1)
+        assert await storage.audit.page(TENANT, execution_id="' OR 1=1 --") == ([], 0)
+
+    async def test_a_registered_workflow_is_told_of_once(self, storage: Storage) -> None:
+        for _ in range(2):
+            await storage.workflows.add(TENANT, workflow(), audit=[audited("workflow_registered")])
+        with pytest.raises(Conflict):
+            await storage.workflows.add(TENANT, workflow(ir=b"[]"), audit=[audited("workflow_registered")])
+
+        assert await event_types(storage) == ["workflow_registered"]
+
+    async def test_the_beginning_can_be_forgotten(self, storage: Storage) -> None:
+        for day in range(5):
+            await storage.audit.append(TENANT, [audited(f"day_{day}", at=NOON + day)])
+
+        gone = await storage.audit.forget(TENANT, NOON + 3, audited(FORGOTTEN, at=NOON + 9))
+        again = await storage.audit.forget(TENANT, NOON + 3, audited(FORGOTTEN, at=NOON + 9))
+
+        assert (gone, again) == (3, 0)
+        assert await event_types(storage) == ["day_3", "day_4", FORGOTTEN]
+        assert await faults(storage) == []
+
+    async def test_everything_can_be_forgotten_but_that_it_was(self, storage: Storage) -> None:
+        await storage.audit.append(TENANT, [audited("old"), audited("older")])
+
+        assert await storage.audit.forget(TENANT, NOON + 1, audited(FORGOTTEN, at=NOON + 9)) == 2
+        await storage.audit.append(TENANT, [audited("new")])
+
+        assert await event_types(storage) == [FORGOTTEN, "new"]
+        assert await faults(storage) == []
+
+    async def test_a_workflows_records_can_be_forgotten_from_among_others(self, storage: Storage) -> None:
+        old, new = audited("old"), audited("new", at=NOON + 5)
+        await store(storage, commit("a", workflow_id="short", audit=[replace(old, execution_id="a")] * 2))
+        await store(storage, commit("b", workflow_id="long", audit=[replace(old, execution_id="b")]))
+        await store(storage, commit("a", 1, workflow_id="short", audit=[replace(new, execution_id="a")]))
+        told = audited(FORGOTTEN, at=NOON + 9)
+
+        gone = await storage.audit.forget(TENANT, NOON + 1, told, workflow=("short", "1.0.0"))
+        again = await storage.audit.forget(TENANT, NOON + 1, told, workflow=("short", "1.0.0"))
+        await storage.audit.append(TENANT, [audited("next")])
+
+        assert (gone, again) == (2, 0)
+        assert await event_types(storage) == ["", "", "old", "new", FORGOTTEN, "next"]
+        assert (await storage.audit.page(TENANT))[1] == 4
+        assert await faults(storage) == []
+
+    async def test_there_is_nothing_to_forget_of_nobody(self, storage: Storage) -> None:
+        assert await storage.audit.forget("nobody", NOON, audited(FORGOTTEN)) == 0
+        assert await storage.audit.chain("nobody") == []
+
+
 class StorageContract(
     CommitContract,
     ExecutionsContract,
@@ -670,6 +1206,10 @@ class StorageContract(
     ReceiptsContract,
     WorkflowsContract,
     TenantsContract,
+    TokensContract,
+    AgentsContract,
+    IsolationContract,
+    AuditContract,
 ):
     """All of it, by noun. Every test gets the subclass's `storage` fixture, empty."""
 

@@ -8,9 +8,9 @@ when the event loop lets go: measured beside a busy loop, 600 rows a second agai
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     Connection,
@@ -31,6 +31,7 @@ from sqlalchemy.sql.expression import ColumnElement
 from jamjet_kernel import Commit
 
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 ROWS = 500
 """In one statement. Databases limit its parameters: SQLite to 32,766, PostgreSQL to 65,535."""
@@ -48,15 +49,20 @@ class Bulk:
 
     def run(self, tx: Connection, rows: Sequence[Row]) -> int:
         """Answers how many rows of the table were touched."""
+        return sum(_execute(tx, *statement, _rowcount) for statement in self._statements(tx, rows))
+
+    def fetch(self, tx: Connection, rows: Sequence[Row]) -> list[Row]:
+        """Answers what it finds for the given rows; for statements that only look."""
+        found = (_execute(tx, *statement, _fetched) for statement in self._statements(tx, rows))
+        return list(chain.from_iterable(found))
+
+    def _statements(self, tx: Connection, rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
         if not rows:
-            return 0
+            return
         before, row, after = self._compiled(tx.dialect)
-        touched = 0
         for start in range(0, len(rows), ROWS):
             chunk = rows[start : start + ROWS]
-            sql = before + ", ".join([row] * len(chunk)) + after
-            touched += _execute(tx, sql, tuple(chain.from_iterable(chunk)))
-        return touched
+            yield before + ", ".join([row] * len(chunk)) + after, tuple(chain.from_iterable(chunk))
 
     def _compiled(self, dialect: Dialect) -> tuple[str, str, str]:
         key = (dialect.name, dialect.paramstyle)
@@ -71,14 +77,24 @@ class Bulk:
         return before, row, after
 
 
-def _execute(tx: Connection, sql: str, parameters: Row) -> int:
+def _execute(tx: Connection, sql: str, parameters: Row, answer: Callable[[Any], T]) -> T:
     # Past SQLAlchemy's execution context: it costs 40 µs a statement, and a commit of one step has five.
     cursor = tx.connection.cursor()
     try:
         cursor.execute(sql, parameters)
-        return cursor.rowcount
+        return answer(cursor)
     finally:
         cursor.close()
+
+
+def _rowcount(cursor: Any) -> int:
+    count: int = cursor.rowcount
+    return count
+
+
+def _fetched(cursor: Any) -> list[Row]:
+    rows: list[Row] = cursor.fetchall()
+    return rows
 
 
 def insert_new(table: Table) -> Bulk:
@@ -91,6 +107,18 @@ def upsert(table: Table) -> Bulk:
         statement = _insert(table, dialect)
         changed = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key}
         built: Executable = statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed)
+        return built
+
+    return Bulk(table.columns.keys(), build)
+
+
+def add_up(table: Table) -> Bulk:
+    """What is no key is a number, and added to the one that is there."""
+
+    def build(dialect: Dialect) -> Executable:
+        statement = _insert(table, dialect)
+        sums = {c.name: c + statement.excluded[c.name] for c in table.columns if not c.primary_key}
+        built: Executable = statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=sums)
         return built
 
     return Bulk(table.columns.keys(), build)

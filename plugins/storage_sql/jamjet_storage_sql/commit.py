@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from jamjet_kernel import Commit, Conflict, JamJetError, SequenceConflict
+from jamjet_kernel import Commit, Conflict, JamJetError, LimitReached, SequenceConflict
 
-from . import approvals, executions, receipts, timers, work
+from . import approvals, audit, executions, receipts, tenants, timers, work
 from .bulk import Bulk, Row
 from .transactions import database_errors, storage_error
 
@@ -30,14 +30,14 @@ class SomeKeyTaken(Refused):
     """Some receipt's key is there."""
 
 
+class TooManyOpen(Refused):
+    """Some tenant would have more open executions than a commit allows."""
+
+
 def write(tx: Connection, commits: Sequence[Commit]) -> None:
     """All of them, in few statements. What a later commit undoes of an earlier one is not written at all."""
-    _write_receipts(tx, commits)
-    _write_executions(tx, commits)
-    _change(tx, work.SETTLE, work.ENQUEUE, work.changed_items(commits))
-    _change(tx, timers.CANCEL, timers.SET, timers.changed(commits))
-    _change(tx, approvals.ANSWERED, approvals.ASK, approvals.changed(commits))
-    _change(tx, work.DELIVERED, work.SEND, work.changed_deliveries(commits))
+    _write(tx, commits)
+    audit.append_commits(tx, commits)
 
 
 def write_each(tx: Connection, commits: Sequence[Commit]) -> list[JamJetError | None]:
@@ -50,14 +50,26 @@ def write_each(tx: Connection, commits: Sequence[Commit]) -> list[JamJetError | 
         if refusal is not None:
             lost.add(execution)
         answers.append(refusal)
+    audit.append_commits(tx, [commit for commit, refusal in zip(commits, answers, strict=True) if refusal is None])
     return answers
+
+
+def _write(tx: Connection, commits: Sequence[Commit]) -> None:
+    _write_receipts(tx, commits)
+    _write_executions(tx, commits)
+    _check_open(tx, commits)
+    _change(tx, work.SETTLE, work.ENQUEUE, work.changed_items(commits))
+    _change(tx, timers.CANCEL, timers.SET, timers.changed(commits))
+    _change(tx, approvals.ANSWERED, approvals.ASK, approvals.changed(commits))
+    _change(tx, work.DELIVERED, work.SEND, work.changed_deliveries(commits))
+    tenants.SPEND.run(tx, tenants.consumed(commits))
 
 
 def _write_one(tx: Connection, commit: Commit) -> JamJetError | None:
     failures: tuple[type[Exception], ...] = (Refused, *database_errors(tx.dialect))
     savepoint = tx.begin_nested()
     try:
-        write(tx, [commit])
+        _write(tx, [commit])
         savepoint.commit()
     except failures as error:
         # Fails where the database has given up the whole transaction, on a full disk for instance.
@@ -69,6 +81,8 @@ def _write_one(tx: Connection, commit: Commit) -> JamJetError | None:
 def _refusal(commit: Commit, error: Exception) -> JamJetError:
     if isinstance(error, SomeKeyTaken) and commit.receipt:
         return receipts.key_taken(commit.receipt)
+    if isinstance(error, TooManyOpen) and commit.max_open is not None:
+        return LimitReached("concurrent_executions", commit.max_open)
     return _moved_on(commit) if isinstance(error, SomeLost) else storage_error(error)
 
 
@@ -97,6 +111,18 @@ def _write_executions(tx: Connection, commits: Sequence[Commit]) -> None:
     if executions.RECORD.run(tx, log) != len(log):
         raise SomeLost
     executions.SNAPSHOT.run(tx, executions.snapshots(commits))
+
+
+def _check_open(tx: Connection, commits: Sequence[Commit]) -> None:
+    """Counts after the fact: what is too many is rolled back."""
+    limits: dict[str, int] = {}
+    for commit in commits:
+        if commit.max_open is not None:
+            limits[commit.tenant_id] = min(commit.max_open, limits.get(commit.tenant_id, commit.max_open))
+    if limits:
+        tenants.hold(tx, list(limits))
+    if any(executions.count_open(tx, tenant_id) > limit for tenant_id, limit in limits.items()):
+        raise TooManyOpen
 
 
 def _change(tx: Connection, delete: Bulk, upsert: Bulk, changed: tuple[Sequence[Row], Sequence[Row]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, column, select, tuple_, update
+from sqlalchemy import Connection, bindparam, column, func, select, tuple_, update
 
 from jamjet_kernel import Commit, Head, Loaded, Recorded, Snapshot, Status
 
@@ -37,6 +37,9 @@ class SqlExecutions:
         before: tuple[int, str] | None = None,
     ) -> list[Head]:
         return await self._transactions.read(page, tenant_id, status, workflow_id, limit, offset, before)
+
+    async def count_open(self, tenant_id: str) -> int:
+        return await self._transactions.read(count_open, tenant_id)
 
     async def events(self, tenant_id: str, execution_id: str, after: int = 0, limit: int = 1000) -> list[Recorded]:
         return await self._transactions.read(events, tenant_id, execution_id, after, limit=limit)
@@ -78,6 +81,16 @@ _NEWEST_SNAPSHOT = (
 def newest_snapshot(tx: Connection, tenant_id: str, execution_id: str, until: int) -> Snapshot | None:
     row = tx.execute(_NEWEST_SNAPSHOT, {"tenant": tenant_id, "execution": execution_id, "until": until}).first()
     return Snapshot(row.sequence, row.body) if row else None
+
+
+_COUNT_OPEN = select(func.count()).where(
+    _executions.c.tenant_id == bindparam("tenant"),
+    _executions.c.status.in_([status.value for status in Status if not status.is_terminal]),
+)
+
+
+def count_open(tx: Connection, tenant_id: str) -> int:
+    return tx.execute(_COUNT_OPEN, {"tenant": tenant_id}).scalar_one()
 
 
 _EVENTS = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Stored by the driver; a database with a higher one was made by a newer runtime."""
 
 metadata = MetaData()
@@ -127,4 +127,106 @@ receipts = Table(
     Column("result", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Index("receipts_by_time", "created_at"),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    _key("tenant_id"),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("policy", LargeBinary, nullable=False),
+    Column("limits", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger),
+)
+
+# What nodes consumed, per calendar month (UTC).
+usage = Table(
+    "usage",
+    metadata,
+    _key("tenant_id"),
+    _key("month"),
+    Column("tokens", BigInteger, nullable=False),
+    # In billionths of a dollar: whole numbers add up exactly.
+    Column("cost", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    _key("tenant_id"),
+    _key("token_id"),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    # Whose a token is, is found by it.
+    Index("tokens_by_digest", "digest", unique=True),
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    _key("tenant_id"),
+    _key("agent_id"),
+    Column("uri", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("version", Text),
+    Column("status", Text, nullable=False),
+    Column("card", LargeBinary, nullable=False),
+    Column("labels", LargeBinary, nullable=False),
+    Column("discovered_from", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger),
+    Column("last_seen_at", BigInteger),
+)
+
+# The labels of the agents, to find them by: `kind` is skill, protocol or word.
+agent_labels = Table(
+    "agent_labels",
+    metadata,
+    _key("tenant_id"),
+    _key("kind"),
+    _key("label"),
+    _key("agent_id"),
+    Index("agent_labels_by_agent", "tenant_id", "agent_id"),
+    sqlite_with_rowid=False,
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    _key("tenant_id"),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("audit_id", Text, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("actor_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("execution_id", Text),
+    Column("resource", Text),
+    Column("request_id", Text),
+    Column("address", Text),
+    Column("data", LargeBinary, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("signature", LargeBinary),
+    Index("audit_by_execution", "tenant_id", "execution_id", "sequence"),
+)
+
+# The end of each chain, and where it begins once older records were removed.
+audit_chains = Table(
+    "audit_chains",
+    metadata,
+    _key("tenant_id"),
+    Column("sequence", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("first_sequence", BigInteger, nullable=False),
 )

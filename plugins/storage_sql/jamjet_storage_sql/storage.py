@@ -8,13 +8,31 @@ from concurrent.futures import Executor
 
 from sqlalchemy import Engine
 
-from jamjet_kernel import Approvals, Commit, Executions, JamJetError, Receipts, StorageError, Timers, Work, Workflows
+from jamjet_kernel import (
+    Agents,
+    Approvals,
+    Audit,
+    Commit,
+    Executions,
+    JamJetError,
+    Receipts,
+    StorageError,
+    Tenants,
+    Timers,
+    Tokens,
+    Work,
+    Workflows,
+)
 
+from .agents import SqlAgents
 from .approvals import SqlApprovals
+from .audit import SqlAudit
 from .commit import Refused, write, write_each
 from .executions import SqlExecutions
 from .receipts import SqlReceipts
+from .tenants import SqlTenants
 from .timers import SqlTimers
+from .tokens import SqlTokens
 from .transactions import Transactions
 from .work import SqlWork
 from .workflows import SqlWorkflows
@@ -41,9 +59,13 @@ class SqlStorage:
         self.executions: Executions = SqlExecutions(self._transactions)
         self.workflows: Workflows = SqlWorkflows(self._transactions)
         self.work: Work = SqlWork(self._transactions)
+        self.agents: Agents = SqlAgents(self._transactions)
         self.approvals: Approvals = SqlApprovals(self._transactions)
         self.timers: Timers = SqlTimers(self._transactions)
         self.receipts: Receipts = SqlReceipts(self._transactions)
+        self.tenants: Tenants = SqlTenants(self._transactions)
+        self.tokens: Tokens = SqlTokens(self._transactions)
+        self.audit: Audit = SqlAudit(self._transactions)
 
     async def commit(self, commits: Sequence[Commit]) -> list[JamJetError | None]:
         try:

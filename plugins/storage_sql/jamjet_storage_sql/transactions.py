@@ -24,7 +24,8 @@ class Transactions:
     def __init__(self, engine: Engine, *, writer: Executor, readers: Executor) -> None:
         self._engine = engine
         self._writer, self._readers = writer, readers
-        self._to_write = _Connections(engine.execution_options(writes=True))
+        self.signer = Signer()
+        self._to_write = _Connections(engine.execution_options(writes=True, signer=self.signer))
         self._to_read = _Connections(engine)
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -40,6 +41,22 @@ class Transactions:
         self._to_write.close()
         self._to_read.close()
         self._engine.dispose()
+
+
+class Signer:
+    """What signs the audit chains. A transaction carries it, so that a statement needs nothing but its `tx`."""
+
+    def __init__(self) -> None:
+        self.sign: Callable[[bytes], bytes] = _cannot_sign
+
+
+def _cannot_sign(message: bytes) -> bytes:
+    raise StorageError("nothing is there to sign the audit log with; call `audit.sign_with` first")
+
+
+def signer(tx: Connection) -> Signer:
+    found: Signer = tx.get_execution_options()["signer"]
+    return found
 
 
 def database_errors(dialect: Dialect) -> tuple[type[Exception], ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from collections.abc import Sequence
 
-from jamjet_kernel import Conflict, Receipt, WorkflowVersion
+from sqlalchemy import Connection, func, select
 
-from . import receipts, schema
+from jamjet_kernel import AuditRecord, Conflict, LimitReached, Receipt, WorkflowVersion
+
+from . import audit, receipts, schema, tenants
 from .bulk import insert_new
 from .transactions import Transactions
 
@@ -18,8 +20,15 @@ class SqlWorkflows:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    async def add(self, tenant_id: str, version: WorkflowVersion, receipt: Receipt | None = None) -> bool:
-        return await self._transactions.write(add, tenant_id, version, receipt)
+    async def add(
+        self,
+        tenant_id: str,
+        version: WorkflowVersion,
+        receipt: Receipt | None = None,
+        audit: Sequence[AuditRecord] = (),
+        max_workflows: int | None = None,
+    ) -> bool:
+        return await self._transactions.write(add, tenant_id, version, receipt, audit, max_workflows)
 
     async def get(self, tenant_id: str, workflow_id: str, version: str) -> WorkflowVersion | None:
         return await self._transactions.read(get, tenant_id, workflow_id, version)
@@ -31,11 +40,21 @@ class SqlWorkflows:
         return await self._transactions.read(page, tenant_id, limit, after)
 
 
-def add(tx: Connection, tenant_id: str, version: WorkflowVersion, receipt: Receipt | None) -> bool:
+def add(
+    tx: Connection,
+    tenant_id: str,
+    version: WorkflowVersion,
+    receipt: Receipt | None,
+    audited: Sequence[AuditRecord],
+    max_workflows: int | None,
+) -> bool:
     if receipt is not None:
         receipts.add(tx, tenant_id, receipt)
     row = (tenant_id, version.workflow_id, version.version, version.ir, version.created_at)
     if _INSERT.run(tx, [row]):
+        if max_workflows is not None:
+            _check_count(tx, tenant_id, version.workflow_id, max_workflows)
+        audit.append(tx, tenant_id, audited)
         return True
     stored = get(tx, tenant_id, version.workflow_id, version.version)
     if stored is None or stored.ir != version.ir:
@@ -44,6 +63,16 @@ def add(tx: Connection, tenant_id: str, version: WorkflowVersion, receipt: Recei
             "a registered version never changes, give the new content a new one"
         )
     return False
+
+
+def _check_count(tx: Connection, tenant_id: str, workflow_id: str, limit: int) -> None:
+    """A further version of a workflow that is there is no further workflow, however many there are."""
+    tenants.hold(tx, [tenant_id])
+    c = _workflows.c
+    ids = select(c.workflow_id).where(c.tenant_id == tenant_id).distinct().subquery()
+    is_new = len(versions(tx, tenant_id, workflow_id)) == 1
+    if is_new and tx.execute(select(func.count()).select_from(ids)).scalar_one() > limit:
+        raise LimitReached("workflows", limit)
 
 
 def get(tx: Connection, tenant_id: str, workflow_id: str, version: str) -> WorkflowVersion | None:

@@ -21,3 +21,7 @@ async def refuse_unless(allowed: bool = False) -> dict[str, Any]:
 async def wait_for_gate(gate: str) -> dict[str, Any]:
     await gates.setdefault(gate, asyncio.Event()).wait()
     return {"passed": gate}
+
+
+async def fail_with(message: str) -> None:
+    raise ValueError(f"no such person: {message}")

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import jsonschema_rs
 from falcon.testing import ASGIConductor, ASGIResponseEventCollector, Result, create_scope
 
-from jamjet_kernel.ports import Principal
+from jamjet_kernel.ports import DEFAULT_TENANT, Principal, Role, Token
 from jamjet_kernel.runtime import Runtime
 
 Json = dict[str, Any]
 
 
 class Client:
-    def __init__(self, conductor: ASGIConductor, document: Json, runtime: Runtime) -> None:
+    principal = Principal()
+
+    def __init__(self, conductor: ASGIConductor, document: Json, runtime: Runtime, token: str | None = None) -> None:
         self.conductor = conductor
         self.document = document
         self._runtime = runtime
         self._app = conductor.app
+        self._token = token
+
+    def with_token(self, token: str | None) -> Client:
+        """The same client, for somebody else."""
+        return Client(self.conductor, self.document, self._runtime, token)
 
     async def get(self, path: str, query: str = "", **headers: str) -> Result:
         return await self.request("GET", path, query=query, headers=_named(headers))
@@ -33,7 +42,10 @@ class Client:
         return await self.request("POST", path, body=raw, headers=given | _named(headers))
 
     async def request(self, method: str, path: str, **request: Any) -> Result:
-        host = request.get("headers", {}).pop("Host", "localhost:7700")
+        headers = request.setdefault("headers", {})
+        host = headers.pop("Host", "localhost:7700")
+        if self._token is not None:
+            headers.setdefault("Authorization", f"Bearer {self._token}")
         query = request.pop("query", "")
         answer = await self.conductor.simulate_request(method, path, host=host, query_string=query, **request)
         self._check(method, path, answer)
@@ -42,6 +54,9 @@ class Client:
     def _check(self, method: str, path: str, answer: Result) -> None:
         assert answer.headers["x-request-id"]
         content = answer.headers.get("content-type", "")
+        if method == "HEAD":
+            assert answer.content == b""
+            return
         if answer.status_code >= 400 and path != "/health":
             assert content == "application/json"
             assert {"error", "code", "details"} == set(answer.json)
@@ -80,13 +95,15 @@ class Client:
 
     async def until(self, execution_id: str, kind: str) -> None:
         """Returns when such an event is in the log."""
-        async for recorded in self._runtime.follow(Principal(), execution_id):
+        async for recorded in self._runtime.follow(self.principal, execution_id):
             if recorded and json.loads(recorded.body)["kind"] == kind:
                 return
 
     async def stream(self, path: str, query: str = "", **headers: str) -> str:
         """All that is sent until the server ends the stream; the client stays."""
         given = {"Accept": "text/event-stream"} | _named(headers)
+        if self._token is not None:
+            given.setdefault("Authorization", f"Bearer {self._token}")
         scope = create_scope(path=path, query_string=query, headers=given, host="localhost")
         requests: asyncio.Queue[Json] = asyncio.Queue()
         requests.put_nowait({"type": "http.request"})
@@ -115,3 +132,16 @@ WAIT = {"type": "wait", "condition": "external_event", "correlation_key": "payme
 
 def _named(headers: dict[str, str]) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+_numbers = itertools.count(1)
+
+
+async def token_of(runtime: Runtime, role: Role, tenant_id: str = DEFAULT_TENANT, **changes: Any) -> str:
+    """The plain text of a token that was made for a test."""
+    number = next(_numbers)
+    plain_text = f"jam_test{number}"
+    digest = hashlib.sha256(plain_text.encode()).digest()
+    token = Token(tenant_id, f"tok_test{number}", str(role), role, digest, runtime.world.now(), "test")
+    await runtime.storage.tokens.add(tenant_id, replace(token, **changes))
+    return plain_text

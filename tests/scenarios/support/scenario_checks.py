@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -12,9 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from jamjet_kernel.core import events as ev
 from jamjet_kernel.core import progress as core
+from jamjet_kernel.core.chain import AuditRecord, ChainEnd, SealedRecord, verify
 from jamjet_kernel.core.progress import Progress
+from jamjet_kernel.runtime.audit import EVENT_TYPES, TOLD
+from jamjet_kernel.runtime.identity import Identity, checker
 
 TERMINAL = ("WorkflowCompleted", "WorkflowFailed", "WorkflowCancelled")
 
@@ -38,6 +44,7 @@ def sound(database: Path) -> list[Execution]:
         logs = connection.execute("SELECT count(DISTINCT execution_id) FROM events").fetchone()[0]
         assert logs == len(found), "there is a log without a head, or a head without a log"
         _nothing_left_of_what_ended(connection)
+        _all_is_audited(connection, found, database.parent / "signing.key")
     return found
 
 
@@ -90,6 +97,34 @@ def _nothing_after_the_end(log: list[ev.Event]) -> None:
     for event, following in pairwise(log):
         if ev.kind_of(event) in TERMINAL:
             assert isinstance(following, ev.WorkflowRetried), f"{following} follows {event}"
+
+
+def _all_is_audited(connection: sqlite3.Connection, executions: list[Execution], key: Path) -> None:
+    """The chains are whole and signed, and tell what the logs say and nothing else."""
+    check = checker(Identity(load_pem_private_key(key.read_bytes(), None)).public_pem)  # type: ignore[arg-type]
+    told: list[AuditRecord] = []
+    for tenant_id, *end in connection.execute("SELECT * FROM audit_chains").fetchall():
+        rows = connection.execute("SELECT * FROM audit WHERE tenant_id = ? ORDER BY sequence", (tenant_id,)).fetchall()
+        chain = [_sealed(*row) for row in rows]
+        assert list(verify(tenant_id, chain, ChainEnd(*end), check)) == []
+        told += [sealed.record for sealed in chain if sealed.record]
+    happened = Counter(
+        (execution.execution_id, sequence, EVENT_TYPES[type(event)])
+        for execution in executions
+        for sequence, event in enumerate(execution.events, 1)
+        if type(event) in TOLD and TOLD[type(event)](event) is not None
+    )
+    audited = Counter(
+        (record.execution_id, json.loads(record.data)["sequence"], record.event_type)
+        for record in told
+        if record.execution_id is not None
+    )
+    assert audited == happened, f"not audited: {happened - audited}; did not happen: {audited - happened}"
+
+
+def _sealed(_: str, sequence: int, *rest: Any) -> SealedRecord:
+    *fields, previous, digest, signature = rest
+    return SealedRecord(sequence, AuditRecord(*fields), previous, digest, signature)
 
 
 def _nothing_left_of_what_ended(connection: sqlite3.Connection) -> None:

@@ -34,7 +34,8 @@ class KilledServer:
 
     def start(self) -> None:
         command = [Path(sys.executable).parent / "jamjet-server", "--port", str(self.port)]
-        environment = {**os.environ, "DATABASE_URL": str(self.database), "PYTHONPATH": str(SUPPORT)}
+        environment = {**os.environ, "DATABASE_URL": str(self.database), "JAMJET_AUTH": "off"}
+        environment["PYTHONPATH"] = str(SUPPORT)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self.lives += 1

@@ -68,7 +68,7 @@ class Site:
     def open(
         self, *plugins: object, world: World | None = None, **settings: Any
     ) -> AbstractAsyncContextManager[Runtime]:
-        chosen = Settings(database_url=str(self.database), **{"shutdown_grace": 0, **settings})
+        chosen = Settings(database_url=str(self.database), **{"shutdown_grace": 0, "auth": "off", **settings})
         return open_runtime(chosen, world=world, extra_plugins=[self.probe, *plugins])
 
     def cut_power(self) -> None:

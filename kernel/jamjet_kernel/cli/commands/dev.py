@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from ..failures import read_settings
 from ..output import Output, answers
-from ..session import Session, local
+from ..session import NoAuth, Session, local
 
 if TYPE_CHECKING:
     from ...settings import Settings
@@ -23,24 +24,30 @@ def dev(
         int | None, typer.Option("--port", "-p", min=0, max=65535, help="Else JAMJET_PORT, else 7700; 0: any free one.")
     ] = None,
     host: Annotated[
-        str | None, typer.Option("--host", help="A loopback address: there is no authentication yet.")
+        str | None, typer.Option("--host", help="Where to listen: else JAMJET_BIND, else this machine only.")
     ] = None,
+    no_auth: NoAuth = False,
 ) -> None:
     """Serve a runtime from this folder, until Ctrl-C.
 
     Executions are kept in .jamjet/runtime.db (else DATABASE_URL) and go on where they were after a restart. Python
-    functions of workflows are imported from this folder.
+    functions of workflows are imported from this folder. The first start makes an operator's token and keeps it in
+    .jamjet/operator.token, where `jamjet` finds it.
     """
     from ..server import serve
 
-    settings = read_settings(port=port, bind=host)
+    settings = read_settings(port=port, bind=host, auth="off" if no_auth else None)
+    if "allow_networks" not in settings.model_fields_set:
+        # Agents and services under development run beside it.
+        settings = settings.model_copy(update={"allow_networks": ("loopback",)})
     serve(settings, announce=_as_json if session.output.json else _banner)
 
 
 def _as_json(settings: Settings, version: str) -> None:
     from ..server import database
 
-    Output(json=True).value({"url": settings.url, "database": database(settings), "version": version})
+    told = {"url": settings.url, "database": database(settings), "version": version, "auth": settings.auth}
+    Output(json=True).value(told)
 
 
 def _banner(settings: Settings, version: str) -> None:
@@ -51,7 +58,8 @@ def _banner(settings: Settings, version: str) -> None:
         "API": url,
         "Docs": f"{url}/docs",
         "Database": database(settings),
-        "Reachable": "from this machine only, as there is no authentication yet",
+        "Reachable": "from this machine only" if settings.is_local else "from other machines too",
+        "Access": _access(settings),
     }
     grid = Table.grid(padding=(0, 2))
     for name, value in rows.items():
@@ -59,3 +67,11 @@ def _banner(settings: Settings, version: str) -> None:
     answers.print(Text.assemble(("JamJet Runtime", "bold green"), f" {version} is ready\n"))
     answers.print(grid)
     answers.print("\n  [dim]In another terminal:[/] jamjet run workflow.yaml    [dim]Stop:[/] Ctrl-C\n")
+
+
+def _access(settings: Settings) -> str:
+    if settings.auth == "off":
+        return "open: authentication is off, whoever reaches the API may do everything"
+    if settings.operator_token_file.exists():
+        return f"by token: {os.path.relpath(settings.operator_token_file)} holds the operator's, `jamjet` finds it here"
+    return "by token"

@@ -1,0 +1,278 @@
+"""Audit: a chain of records per tenant, written in the transaction of what it tells.
+
+Many processes cannot fork a chain: whoever appends holds the row of its end until the transaction is over, and moves
+it only from where it was read. So it comes last in a transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Select, column, delete, func, select, update
+
+from jamjet_kernel import AuditRecord, Commit, SealedRecord, StorageError
+from jamjet_kernel import chain as audit_chain
+
+from . import schema
+from .bulk import Bulk, Row, given, insert_new
+from .transactions import Transactions, signer
+
+_audit, _chains = schema.audit, schema.audit_chains
+
+
+class SqlAudit:
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def sign_with(self, sign: audit_chain.Sign) -> None:
+        self._transactions.signer.sign = sign
+
+    async def append(self, tenant_id: str, records: Sequence[AuditRecord]) -> None:
+        await self._transactions.write(append, tenant_id, records)
+
+    async def page(
+        self,
+        tenant_id: str,
+        *,
+        execution_id: str | None = None,
+        actor_id: str | None = None,
+        event_type: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        limit: int = 50,
+        offset: int = 0,
+        before: int | None = None,
+    ) -> tuple[list[SealedRecord], int]:
+        named = {"execution_id": execution_id, "actor_id": actor_id, "event_type": event_type}
+        matching = _matching(tenant_id, named, since, until)
+        return await self._transactions.read(page, matching, limit, offset, before)
+
+    async def chain(self, tenant_id: str, after: int = 0, limit: int = 1000) -> list[SealedRecord]:
+        return await self._transactions.read(chain, tenant_id, after, limit)
+
+    async def end(self, tenant_id: str) -> audit_chain.ChainEnd | None:
+        return await self._transactions.read(end, tenant_id)
+
+    async def forget(
+        self, tenant_id: str, before: int, told: AuditRecord, *, workflow: tuple[str, str] | None = None
+    ) -> int:
+        if workflow is None:
+            return await self._transactions.write(forget, tenant_id, before, told)
+        return await self._transactions.write(forget_of, tenant_id, workflow, before, told)
+
+
+# Appending
+
+
+def append(tx: Connection, tenant_id: str, records: Sequence[AuditRecord]) -> None:
+    """The last statement of a transaction: what comes after it holds up every other writer of the tenant."""
+    if records:
+        _append(tx, {tenant_id: records})
+
+
+def append_commits(tx: Connection, commits: Sequence[Commit]) -> None:
+    """What a batch of commits tells, each tenant's records in the order of the commits."""
+    told: dict[str, list[AuditRecord]] = {}
+    for commit in commits:
+        if commit.audit:
+            told.setdefault(commit.tenant_id, []).extend(commit.audit)
+    if told:
+        _append(tx, told)
+
+
+def _append(tx: Connection, told: Mapping[str, Sequence[AuditRecord]]) -> None:
+    rows: list[Row] = []
+    moved: list[Row] = []
+    ends = _held_ends(tx, sorted(told))
+    sign = signer(tx).sign
+    for tenant_id, records in told.items():
+        expected, previous = ends[tenant_id]
+        sequence = expected
+        for record in records:
+            sequence += 1
+            digest = audit_chain.digest_of(tenant_id, sequence, previous, record)
+            rows.append(_row(tenant_id, sequence, record, previous, digest))
+            previous = digest
+        signature = sign(audit_chain.signed_bytes(previous))
+        rows[-1] = (*rows[-1][:-1], signature)
+        moved.append((tenant_id, expected, sequence, previous, signature))
+    if _INSERT.run(tx, rows) != len(rows) or _MOVE.run(tx, moved) != len(moved):
+        raise StorageError("the audit chain was moved by somebody who did not hold it; nothing was stored")
+
+
+def _row(tenant_id: str, sequence: int, record: AuditRecord, previous: bytes, digest: bytes) -> Row:
+    """In the order of the table's columns."""
+    return (
+        tenant_id,
+        sequence,
+        record.audit_id,
+        record.event_type,
+        record.actor_id,
+        record.created_at,
+        record.execution_id,
+        record.resource,
+        record.request_id,
+        record.address,
+        record.data,
+        previous,
+        digest,
+        None,
+    )
+
+
+_INSERT = insert_new(_audit)
+_BEGIN = insert_new(_chains)
+# SQLite compiles FOR UPDATE away; there the single writer does the locking. In the order of the tenants, so that two
+# writers never wait for each other.
+_HOLD = Bulk(
+    ["tenant_id"],
+    lambda _: (
+        select(_chains.c.tenant_id, _chains.c.sequence, _chains.c.digest)
+        .where(_chains.c.tenant_id.in_(given([_chains.c.tenant_id])))
+        .order_by(_chains.c.tenant_id)
+        .with_for_update()
+    ),
+)
+_MOVED = (
+    _chains.c.tenant_id,
+    column("expected", _chains.c.sequence.type),
+    _chains.c.sequence,
+    _chains.c.digest,
+    _chains.c.signature,
+)
+_moved = given(_MOVED).subquery("moved")
+_MOVE = Bulk(
+    [str(c.key) for c in _MOVED],
+    lambda _: (
+        update(_chains)
+        .where(_chains.c.tenant_id == _moved.c.tenant_id, _chains.c.sequence == _moved.c.expected)
+        .values(sequence=_moved.c.sequence, digest=_moved.c.digest, signature=_moved.c.signature)
+    ),
+)
+
+
+def _held_ends(tx: Connection, tenant_ids: Sequence[str]) -> dict[str, tuple[int, bytes]]:
+    """(sequence, digest) of each chain's end, nobody else's until the transaction is over."""
+    names = [(tenant_id,) for tenant_id in tenant_ids]
+    held = _HOLD.fetch(tx, names)
+    if len(held) < len(names):
+        _BEGIN.run(tx, [(tenant_id, 0, audit_chain.BEGINNING, b"", 1) for tenant_id in tenant_ids])
+        held = _HOLD.fetch(tx, names)
+    return {tenant_id: (sequence, digest) for tenant_id, sequence, digest in held}
+
+
+# Reading
+
+
+def page(
+    tx: Connection, matching: Select[Any], limit: int, offset: int, before: int | None
+) -> tuple[list[SealedRecord], int]:
+    total = tx.execute(select(func.count()).select_from(matching.subquery())).scalar_one()
+    if before is not None:
+        matching = matching.where(_audit.c.sequence < before)
+    newest = matching.order_by(_audit.c.sequence.desc()).limit(limit).offset(offset)
+    return [_sealed(*row) for row in tx.execute(newest)], total
+
+
+def _matching(tenant_id: str, named: Mapping[str, str | None], since: int | None, until: int | None) -> Select[Any]:
+    query = select(_audit).where(_audit.c.tenant_id == tenant_id, _audit.c.event_type != _EMPTIED["event_type"])
+    for name, value in named.items():
+        if value is not None:
+            query = query.where(_audit.c[name] == value)
+    if since is not None:
+        query = query.where(_audit.c.created_at >= since)
+    return query if until is None else query.where(_audit.c.created_at < until)
+
+
+def chain(tx: Connection, tenant_id: str, after: int, limit: int) -> list[SealedRecord]:
+    query = select(_audit).where(_audit.c.tenant_id == tenant_id, _audit.c.sequence > after)
+    return [_sealed(*row) for row in tx.execute(query.order_by(_audit.c.sequence).limit(limit))]
+
+
+def end(tx: Connection, tenant_id: str) -> audit_chain.ChainEnd | None:
+    row = tx.execute(select(_chains).where(_chains.c.tenant_id == tenant_id)).first()
+    return audit_chain.ChainEnd(row.sequence, row.digest, row.signature, row.first_sequence) if row else None
+
+
+def _sealed(tenant_id: str, sequence: int, *fields: Any) -> SealedRecord:
+    """From a row, in the order of the table's columns. SQLite stores values of any type in any of them: what is of
+    another one was not written by us, and becomes a value whose digest is another."""
+    audit_id, event_type, actor_id, created_at, execution_id, resource, request_id, address, *rest = fields
+    data, previous, digest, signature = rest
+    told = AuditRecord(
+        audit_id,
+        event_type,
+        actor_id,
+        created_at if isinstance(created_at, int) else 0,
+        execution_id,
+        resource,
+        request_id,
+        address,
+        _bytes(data),
+    )
+    emptied = told.event_type == _EMPTIED["event_type"]
+    signed = None if signature is None else _bytes(signature)
+    return SealedRecord(sequence, None if emptied else told, _bytes(previous), _bytes(digest), signed)
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else b""
+
+
+# Retention
+
+
+def forget(tx: Connection, tenant_id: str, before: int, told: AuditRecord) -> int:
+    c = _audit.c
+    _held_ends(tx, [tenant_id])
+    kept = select(func.min(c.sequence)).where(c.tenant_id == tenant_id, c.created_at >= before)
+    first = tx.execute(kept).scalar()
+    stored = end(tx, tenant_id)
+    assert stored is not None
+    first = stored.sequence + 1 if first is None else first
+    if first <= stored.first_sequence:
+        return 0
+    previous = tx.execute(select(c.digest).where(c.tenant_id == tenant_id, c.sequence == first - 1)).scalar_one()
+    append(tx, tenant_id, [replace(told, data=msgspec.json.encode(audit_chain.Forgotten(first, previous.hex())))])
+    tx.execute(update(_chains).where(_chains.c.tenant_id == tenant_id).values(first_sequence=first))
+    return tx.execute(delete(_audit).where(c.tenant_id == tenant_id, c.sequence < first)).rowcount
+
+
+_EMPTIED = {
+    "audit_id": "",
+    "event_type": "",
+    "actor_id": "",
+    "created_at": 0,
+    "execution_id": None,
+    "resource": None,
+    "request_id": None,
+    "address": None,
+    "data": b"",
+}
+"""What is left of a record that was removed from the middle, beside its place in the chain."""
+
+_AT_ONCE = 5000
+
+
+def forget_of(tx: Connection, tenant_id: str, workflow: tuple[str, str], before: int, told: AuditRecord) -> int:
+    c, of = _audit.c, schema.executions.c
+    query = (
+        select(c.sequence)
+        .join(schema.executions, (of.tenant_id == c.tenant_id) & (of.execution_id == c.execution_id))
+        .where(c.tenant_id == tenant_id, c.created_at < before)
+        .where(of.workflow_id == workflow[0], of.workflow_version == workflow[1], of.created_at < before)
+        .order_by(c.sequence)
+        .limit(_AT_ONCE)
+    )
+    found = list(tx.execute(query).scalars())
+    if not found:
+        return 0
+    runs = tuple(audit_chain.ranges(found))
+    append(tx, tenant_id, [replace(told, data=msgspec.json.encode(audit_chain.Forgotten(ranges=runs)))])
+    for first, last in runs:
+        span = c.sequence.between(first, last)
+        tx.execute(update(_audit).where(c.tenant_id == tenant_id, span).values(_EMPTIED))
+    return len(found)
