@@ -6,7 +6,7 @@ stevedore forgives by default; we do not: what is broken, missing or contradicto
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -71,7 +71,7 @@ def node_executors(manager: pluggy.PluginManager, settings: Settings, compute: C
     from .core.definition import CONTROL_KINDS
 
     found: dict[str, NodeExecutor] = {}
-    for executor in _contributed(manager.hook.node_executors, settings=settings, compute=compute):
+    for executor in contributed(manager.hook.node_executors, settings=settings, compute=compute):
         _check_executor(executor)
         other = "the kernel" if executor.kind in CONTROL_KINDS else None
         if executor.kind in found:
@@ -87,6 +87,19 @@ def load_kinds(settings: Settings) -> Mapping[str, type[BaseModel]]:
     manager = load(settings)
     compute = open_compute(manager, settings)
     return {kind: executor.config for kind, executor in node_executors(manager, settings, compute).items()}
+
+
+def observers(manager: pluggy.PluginManager) -> list[Observer]:
+    """Who is told of committed events, each by itself: pluggy stops at the first that raises."""
+
+    def observer(implementation: pluggy.HookImpl) -> Observer:
+        names = implementation.argnames
+        return lambda told: implementation.function(*(told[name] for name in names))
+
+    return [observer(each) for each in reversed(manager.hook.events_recorded.get_hookimpls())]
+
+
+Observer = Callable[[Mapping[str, Any]], object]
 
 
 @dataclass(frozen=True)
@@ -124,14 +137,18 @@ def _hooks_of(plugin: object) -> list[str]:
 
 
 def _register(manager: pluggy.PluginManager, group: str, name: str) -> None:
-    plugin = _import(group, name)
+    add(manager, _import(group, name), f"{group.removeprefix('jamjet.')}:{name}")
+
+
+def add(manager: pluggy.PluginManager, plugin: object, name: str | None = None) -> None:
+    """Raises `PluginError` where it does not fit the hooks."""
     try:
-        manager.register(plugin, name=f"{group.removeprefix('jamjet.')}:{name}")
+        manager.register(plugin, name=name)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"the plugin {name!r} does not fit the hooks: {error}") from error
+        raise PluginError(f"the plugin {name or plugin!r} does not fit the hooks: {error}") from error
     except ValueError as error:
-        raise PluginError(f"the plugin {name!r} is chosen twice, or by two names") from error
+        raise PluginError(f"the plugin {name or plugin!r} is chosen twice, or by two names") from error
 
 
 def _import(group: str, name: str) -> object:
@@ -169,7 +186,8 @@ def _distribution(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
 
 
-def _contributed(hook: pluggy.HookCaller, **arguments: Any) -> list[Any]:
+def contributed(hook: pluggy.HookCaller, **arguments: Any) -> list[Any]:
+    """What all plugins answer, in the order of the settings. Raises `PluginError` with the name of who failed."""
     with _naming_the_failed(hook):
         return [contribution for batch in hook(**arguments) for contribution in _listed(hook, batch)]
 

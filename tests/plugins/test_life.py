@@ -169,7 +169,6 @@ async def test_an_observer_cannot_veto(environment: Any, settings: Settings, cap
     assert "I do not like these events" in caplog.text
 
 
-@pytest.mark.xfail(strict=True, reason="pluggy stops at the first observer that raises; runtime.py calls the hook")
 async def test_a_broken_observer_does_not_silence_the_others(environment: Any, settings: Settings) -> None:
     class BrokenFirst:
         @hookimpl(tryfirst=True)
@@ -228,7 +227,6 @@ async def test_a_route_that_does_not_fit_is_refused(settings: Settings, offered:
             create_app(runtime)
 
 
-@pytest.mark.xfail(strict=True, reason="the router's own exception passes; http/app.py adds the routes")
 @pytest.mark.parametrize("path", ["/executions/{id}/echo", "echo", "/echo/{not a name}"])
 async def test_a_route_that_the_router_refuses_is_told_as_the_plugins(settings: Settings, path: str) -> None:
     async with open_runtime(settings, extra_plugins=[Routing(route(path))]) as runtime:

@@ -272,7 +272,10 @@ def _add(app: App[Request, Response], table: Iterable[Route]) -> None:
             raise PluginError(f"two routes are offered for {route.path}")
         taken.add(route.path)
         _complete(route)
-        app.add_route(route.path, route.resource, suffix=route.suffix)
+        try:
+            app.add_route(route.path, route.resource, suffix=route.suffix)
+        except (ValueError, TypeError) as error:
+            raise PluginError(f"the route {route.path} cannot be served: {error}") from error
 
 
 def _complete(route: Route) -> None:

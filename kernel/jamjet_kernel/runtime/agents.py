@@ -12,6 +12,7 @@ import msgspec
 
 from .. import outgoing
 from ..errors import Conflict, Invalid, NotFound, PluginError, Problem, RemoteFailed, StorageError
+from ..plugins import contributed
 from ..ports import DEFAULT_TENANT, Agent, AgentCard, AgentProtocol, AgentStatus, AuditRecord, Principal, Receipt
 from .audit import audited
 from .cards import Card, is_card, parse_card, read_card, words_of
@@ -260,11 +261,10 @@ class Agents:
 def _protocols(runtime: Runtime) -> list[AgentProtocol]:
     """In the order of the plugins. Raises `PluginError` where two have one name."""
     found: dict[str, AgentProtocol] = {}
-    for contributed in reversed(runtime.plugins.hook.agent_protocols(settings=runtime.settings)):
-        for protocol in contributed:
-            if protocol.name in found:
-                raise PluginError(f"two plugins bring the agent protocol {protocol.name!r}")
-            found[protocol.name] = protocol
+    for protocol in contributed(runtime.plugins.hook.agent_protocols, settings=runtime.settings):
+        if protocol.name in found:
+            raise PluginError(f"two plugins bring the agent protocol {protocol.name!r}")
+        found[protocol.name] = protocol
     return list(found.values())
 
 

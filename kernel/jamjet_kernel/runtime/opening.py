@@ -32,7 +32,7 @@ async def open_runtime(
     settings = settings or Settings()
     manager = plugins.load(settings)
     for plugin in extra_plugins:
-        manager.register(plugin)
+        plugins.add(manager, plugin)
     async with AsyncExitStack() as stack:
         stack.enter_context(_patient_garbage_collection())
         compute = plugins.open_compute(manager, settings)
@@ -56,9 +56,8 @@ async def open_runtime(
         stack.push_async_callback(runtime.worker.stop, settings.shutdown_grace)
         await _recover(runtime)
         await _run(stack, runtime.alarms.run(lambda until: _refill(runtime, until)))
-        for contributed in manager.hook.lifespans(runtime=runtime):
-            for lifespan in contributed:
-                await stack.enter_async_context(lifespan)
+        for lifespan in plugins.contributed(manager.hook.lifespans, runtime=runtime):
+            await stack.enter_async_context(lifespan)
         runtime.ready = True
         try:
             yield runtime

@@ -38,6 +38,7 @@ from ..errors import (
     SequenceConflict,
     StorageError,
 )
+from ..plugins import contributed, observers
 from ..ports import (
     Authenticator,
     Head,
@@ -120,16 +121,15 @@ class Runtime:
         self.identity = identity
         self.version = version
         self.world = world or RealWorld()
-        contributions = plugins.hook.authenticators(settings=settings, storage=storage, world=self.world)
-        self.authenticators: Sequence[Authenticator] = [
-            authenticator for contributed in reversed(contributions) for authenticator in contributed
-        ]
+        self.authenticators: Sequence[Authenticator] = contributed(
+            plugins.hook.authenticators, settings=settings, storage=storage, world=self.world
+        )
         self.worker_id = self.world.new_id("worker")
         self.ready = False
         self.encode_view: Callable[[View], bytes] | None = None
         self._started_at = self.world.now()
         self._env = {name: os.environ[name] for name in settings.env_names if name in os.environ}
-        self._observers = bool(plugins.hook.events_recorded.get_hookimpls())
+        self._observers = observers(plugins)
         self._kinds = {kind: executor.config for kind, executor in executors.items()}
         self.tenants = Tenants(self)
         self.agents = Agents(self)
@@ -229,12 +229,11 @@ class Runtime:
         self._tell_observers(live, entry.decision.events)
 
     def _tell_observers(self, live: Live, events: Sequence[ev.Event]) -> None:
-        if not self._observers:
-            return
-        try:
-            self.plugins.hook.events_recorded(tenant_id=live.tenant_id, execution_id=live.execution_id, events=events)
-        except Exception:  # an observer cannot veto
-            log.exception("a plugin's events_recorded failed")
+        for observer in self._observers:
+            try:
+                observer({"tenant_id": live.tenant_id, "execution_id": live.execution_id, "events": events})
+            except Exception:  # an observer cannot veto
+                log.exception("a plugin's events_recorded failed")
 
     def start_work(self, item: WorkItem) -> None:
         """Runs it now, or when it is due."""
@@ -589,7 +588,7 @@ class Runtime:
 
     def routes(self) -> list[Route]:
         """What plugins add to the REST surface."""
-        return [route for routes in self.plugins.hook.http_routes(runtime=self) for route in routes]
+        return contributed(self.plugins.hook.http_routes, runtime=self)
 
     async def _happen(self, principal: Principal, execution_id: str, event: ev.Event, once: Once | None) -> None:
         await self._committed_live(principal, execution_id)
