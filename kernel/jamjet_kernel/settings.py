@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     public_url: str | None = Field(None, description="The URL that others reach this runtime by.")
     database_url: str = Field(
         ".jamjet/runtime.db",
-        validation_alias=AliasChoices("DATABASE_URL", "JAMJET_DATABASE_URL", "database_url"),
+        validation_alias=AliasChoices("DATABASE_URL", "JAMJET_DATABASE_URL"),
         description="A SQLite path or URL; other schemes are answered by other storage plugins.",
     )
     home: str | None = Field(
@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     )
     log_level: str = Field(
         "info",
-        validation_alias=AliasChoices("JAMJET_LOG", "RUST_LOG", "log_level"),
+        validation_alias=AliasChoices("JAMJET_LOG", "RUST_LOG"),
         description="debug, info, warning or error.",
     )
     compute: str = Field("local", description="Where Python functions run.")

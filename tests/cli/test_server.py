@@ -63,6 +63,22 @@ def test_a_signal_ends_it_with_success(own: Server, number: int) -> None:
     assert "Traceback" not in (own.folder / "server.log").read_text()
 
 
+def test_a_function_that_does_not_return_holds_the_end_for_the_grace_only(tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text("import time\n\ndef sleep():\n    open('asleep', 'x')\n    time.sleep(60)\n")
+    nodes = {"a": {"type": "python_fn", "function": "endless:sleep"}}
+    ir = {"workflow_id": "endless", "version": "1.0.0", "nodes": nodes, "edges": [{"from": "a", "to": "end"}]}
+    environment = {"JAMJET_SHUTDOWN_GRACE": "0.2", "JAMJET_AUTH": "off"}
+    with served(cwd=tmp_path, **environment) as (url, process):
+        httpx.post(f"{url}/workflows", json={"ir": ir}).raise_for_status()
+        httpx.post(f"{url}/executions", json={"workflow_id": "endless"}).raise_for_status()
+        while not (tmp_path / "asleep").exists():
+            time.sleep(0.01)
+
+        process.terminate()
+
+        assert process.wait(timeout=10) == 0
+
+
 def test_open_event_streams_do_not_hold_the_end(jamjet: Jamjet, own: Server) -> None:
     execution_id = start(jamjet, "review.yaml", '{"value": 1}')
     url = f"{own.url}/executions/{execution_id}/events"

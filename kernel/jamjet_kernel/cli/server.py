@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,6 +70,20 @@ def serve(settings: Settings, *, announce: Announce) -> None:
         actual = settings.model_copy(update=_where(listener, settings))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(actual, listener, announce))
+    _leave_late_functions()
+
+
+def _leave_late_functions() -> None:
+    """A thread cannot be stopped, and Python waits for all of them at its end; their time to finish is over."""
+    from ..nodes.compute import FUNCTION_THREADS
+
+    late = [thread for thread in threading.enumerate() if thread.name.startswith(FUNCTION_THREADS)]
+    for thread in late:
+        thread.join(0.5 / len(late))
+    if any(thread.is_alive() for thread in late):
+        log.warning("leaving functions that still run; their nodes run again at the next start")
+        logging.shutdown()
+        os._exit(0)
 
 
 def database(settings: Settings) -> str:

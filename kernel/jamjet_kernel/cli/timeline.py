@@ -56,7 +56,9 @@ class Timeline:
     @property
     def needs_somebody(self) -> bool:
         """Nothing goes on by itself before a person acts or an event comes."""
-        return self.status == "paused" and (self.held or all(row.waits_for != "time" for row in self.waiting))
+        # Between the end of a wait and the event that says the execution goes on, nobody waits.
+        waits = {row.waits_for for row in self.waiting}
+        return self.status == "paused" and (self.held or bool(waits) and "time" not in waits)
 
 
 def planned(nodes: Iterable[str]) -> Timeline:

@@ -16,6 +16,8 @@ from .failures import failure_of
 from .functions import Function, find
 from .processes import Processes
 
+FUNCTION_THREADS = "jamjet-function"
+
 
 class LocalCompute:
     """Async functions run on the loop, sync ones on threads; with isolation `process` both run in a process.
@@ -27,7 +29,7 @@ class LocalCompute:
     def __init__(self, *, threads: int, processes: int, python_modules: Sequence[str] = ("*",)) -> None:
         self._allowed = tuple(python_modules)
         self._functions: dict[str, Function] = {}
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="jamjet-function")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=FUNCTION_THREADS)
         self._processes = Processes(processes, self._allowed)
 
     async def call(self, function: str, input: Any, *, isolation: str, node: NodeCall) -> Any:
