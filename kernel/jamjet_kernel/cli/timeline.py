@@ -58,7 +58,7 @@ class Timeline:
         """Nothing goes on by itself before a person acts or an event comes."""
         # Between the end of a wait and the event that says the execution goes on, nobody waits.
         waits = {row.waits_for for row in self.waiting}
-        return self.status == "paused" and (self.held or bool(waits) and "time" not in waits)
+        return self.status == "paused" and (self.held or (bool(waits) and "time" not in waits))
 
 
 def planned(nodes: Iterable[str]) -> Timeline:
