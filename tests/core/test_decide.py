@@ -316,6 +316,25 @@ def test_a_condition_without_a_true_branch_fails_saying_so() -> None:
     assert it.progress.error == ev.Failure("no branch is true, and there is none without a condition", node_id="c")
 
 
+def test_the_error_route_of_a_condition_is_taken_when_no_branch_is_true() -> None:
+    nodes = branching({"condition": "state.x", "target": "a"}, {"condition": "state.y", "target": "b"}, on_error="d")
+
+    it = play(nodes)
+
+    assert it.open_work == ["d"]
+    assert it.state["error"]["message"].startswith("no branch is true")
+
+
+def test_a_branch_that_cannot_be_evaluated_fails_the_condition() -> None:
+    it = play(
+        {"c": {"type": "condition", "branches": [{"condition": "state.x > 1", "target": "end"}]}}, input={"x": [1]}
+    )
+
+    assert it.status == "failed"
+    assert it.progress.error is not None
+    assert "not supported" in it.progress.error.message
+
+
 def test_a_branch_in_the_words_of_yaml_is_the_same() -> None:
     nodes = {"c": {"type": "branch", "branches": [{"if": "state.x", "next": "a"}, {"next": "b"}]}, "a": None, "b": None}
 

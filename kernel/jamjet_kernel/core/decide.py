@@ -795,14 +795,14 @@ class _Turn:
                 scope = self._scope(state=state, output=output, env=self.env)
             return edge.condition.is_true(scope)
 
+        own = [edge for edge in edges if edge.route == route != NEXT]
+        if route in (TIMEOUT, ERROR) or (route == REJECTED and own):
+            return own
         branches = [edge for edge in edges if edge.route == BRANCH]
         if branches:
             ordered = sorted(branches, key=lambda edge: edge.condition is None)
             return [edge for edge in [next(filter(holds, ordered), None)] if edge is not None]
-        own = [edge for edge in edges if edge.route == route != NEXT]
         plain = [edge for edge in edges if edge.route == NEXT]
-        if route in (TIMEOUT, ERROR) or (route == REJECTED and own):
-            return own
         conditional = [edge for edge in plain if edge.condition is not None and holds(edge)]
         if route == REJECTED or conditional:
             return own + conditional
