@@ -343,6 +343,10 @@ def test_a_condition_that_does_not_parse_is_refused() -> None:
     assert list(problems({"a": None, "b": None}, "a>b if state.(")) == ["edges[0].condition"]
 
 
+def test_each_condition_must_parse_even_if_the_edge_is_told_twice() -> None:
+    assert list(problems({"a": None, "b": None}, "a>b if state.x", "a>b if state.(")) == ["edges[1].condition"]
+
+
 @pytest.mark.parametrize(
     ("node", "place"),
     [

@@ -798,8 +798,8 @@ class _Turn:
         own = [edge for edge in edges if edge.route == route != NEXT]
         if route in (TIMEOUT, ERROR) or (route == REJECTED and own):
             return own
-        branches = [edge for edge in edges if edge.route == BRANCH]
-        if branches:
+        if any(edge.route == BRANCH for edge in edges):
+            branches = [edge for edge in edges if edge.route in (BRANCH, NEXT)]
             ordered = sorted(branches, key=lambda edge: edge.condition is None)
             return [edge for edge in [next(filter(holds, ordered), None)] if edge is not None]
         plain = [edge for edge in edges if edge.route == NEXT]

@@ -432,14 +432,15 @@ class _Builder:
     def _add_edges(self) -> None:
         for node in self.nodes.values():
             self._add_routes(node)
+        told = {(edge.source, edge.target) for edges in self.edges.values() for edge in edges if edge.route != ERROR}
         for index, spec in enumerate(self.definition.edges):
             place = f"edges[{index}]"
             if spec.source not in self.definition.nodes:
                 self._problem(f"{place}.from", f"there is no node {spec.source!r}")
                 continue
-            known = {edge.target for edge in self.edges.get(spec.source, ()) if edge.route != ERROR}
-            if self._is_place(spec.target, f"{place}.to") and spec.target not in known:
-                condition = self._expression(spec.condition, f"{place}.condition")
+            condition = self._expression(spec.condition, f"{place}.condition")
+            # What a kind says of its own edges may be said again in the list.
+            if self._is_place(spec.target, f"{place}.to") and (spec.source, spec.target) not in told:
                 self._connect(Edge(spec.source, spec.target, condition))
         for node in self.nodes.values():
             if isinstance(node.config, Join):
