@@ -166,6 +166,13 @@ def test_a_start_node_that_does_not_exist_is_refused() -> None:
     assert problems({"a": None}, start_node="z") == {"start_node": "there is no node 'z'"}
 
 
+@pytest.mark.parametrize("start", ["f", "body"])
+def test_a_workflow_does_not_start_at_a_finalizer_or_a_body(start: str) -> None:
+    nodes = {"m": {"type": "map", "items": "[1]", "node": "body"}, "body": None, "f": FINALIZER}
+
+    assert "no workflow starts there" in problems(nodes, start_node=start)["start_node"]
+
+
 def test_a_finalizer_and_a_body_are_no_candidates_for_the_start() -> None:
     nodes = {"f": FINALIZER, "m": {"type": "map", "items": "[1]", "node": "body"}, "body": None}
 
@@ -413,6 +420,7 @@ def test_a_body_that_does_not_exist_is_refused() -> None:
     node = {"type": "map", "items": "[1]", "node": "z"}
 
     assert problems({"m": {"kind": node}}) == {"nodes.m.kind.node": "there is no node 'z'"}
+    assert problems({"m": node}) == {"nodes.m.node": "there is no node 'z'"}
 
 
 @pytest.mark.parametrize("target", ["f", "body"])
@@ -420,6 +428,24 @@ def test_no_edge_leads_to_what_is_run_by_something_else(target: str) -> None:
     nodes = {"m": {"type": "map", "items": "[1]", "node": "body"}, "body": None, "f": FINALIZER}
 
     assert "no edge leads there" in problems(nodes, f"m>{target}")["edges[0].to"]
+
+
+@pytest.mark.parametrize("source", ["f", "body"])
+def test_no_edge_leads_on_from_what_is_run_by_something_else(source: str) -> None:
+    """What waits for such an edge would never run."""
+    nodes = {"m": {"type": "map", "items": "[1]", "node": "body"}, "body": None, "f": FINALIZER, "b": None}
+    message = f"{source!r} is run by what it belongs to; no edge leads on from there"
+
+    assert problems(nodes, "m>b", f"{source}>b") == {"edges[1].from": message}
+    assert problems({**nodes, "b": join_of(source)}, "m>b") == {"nodes.b.wait_for[0]": message}
+
+
+def test_a_body_has_no_error_route() -> None:
+    named = {"m": {"type": "map", "items": "[1]", "node": "body"}, "body": {**WORK, "on_error": "b"}, "b": None}
+    in_place = {"m": {"type": "map", "items": "[1]", "body": {**WORK, "on_error": "b"}}, "b": None}
+
+    assert list(problems(named, "m>b")) == ["nodes.body.on_error"]
+    assert list(problems(in_place, "m>b")) == ["nodes.m.body.on_error"]
 
 
 def test_nothing_can_follow_an_end() -> None:
@@ -504,6 +530,7 @@ def test_a_join_that_waits_for_nothing_that_exists_can_never_be_satisfied() -> N
     found = problems({"a": None, "j": {"kind": join_of("a", "z")}}, "a>j")
 
     assert found == {"nodes.j.kind.wait_for[1]": "can never be satisfied: there is no node 'z'"}
+    assert list(problems({"a": None, "j": join_of("a", "z")}, "a>j")) == ["nodes.j.wait_for[1]"]
 
 
 def test_a_join_that_waits_for_itself_can_never_be_satisfied() -> None:

@@ -405,6 +405,8 @@ class _Builder:
             self._problem(place, "give either node (the id of a node) or body (a node written here)")
         if config.body is None:
             return None
+        if config.body.get("on_error"):
+            self._problem(f"{place}.body.on_error", "a body has no routes; say it of what the body belongs to")
         body = self._node(node_id, config.body, f"{place}.body")
         return self._checked_body(body, f"{place}.body")
 
@@ -418,7 +420,7 @@ class _Builder:
         for node in list(self.nodes.values()):
             if not isinstance(node.config, Map | Finalizer) or node.config.node is None:
                 continue
-            place = f"nodes.{node.id}.kind.node"
+            place = f"{self._kind_place(node.id)}.node"
             body = self.nodes.get(node.config.node)
             if body is None:
                 if node.config.node not in self.definition.nodes:
@@ -435,8 +437,7 @@ class _Builder:
         told = {(edge.source, edge.target) for edges in self.edges.values() for edge in edges if edge.route != ERROR}
         for index, spec in enumerate(self.definition.edges):
             place = f"edges[{index}]"
-            if spec.source not in self.definition.nodes:
-                self._problem(f"{place}.from", f"there is no node {spec.source!r}")
+            if not self._is_source(spec.source, f"{place}.from"):
                 continue
             condition = self._expression(spec.condition, f"{place}.condition")
             # What a kind says of its own edges may be said again in the list.
@@ -455,37 +456,42 @@ class _Builder:
 
     def _add_routes(self, node: Node) -> None:
         for place, target, route, condition in self._routes(node):
-            if target is not None and self._is_place(target, f"nodes.{node.id}.{place}"):
-                compiled = self._expression(condition, f"nodes.{node.id}.{place}.condition")
+            if target is not None and self._is_place(target, place) and self._is_source(node.id, place):
+                compiled = self._expression(condition, f"{place}.condition")
                 self._connect(Edge(node.id, target, compiled, route))
 
     def _routes(self, node: Node) -> Iterator[tuple[str, str | None, str, str | None]]:
         """What a kind says of its own edges: (place, target, route, condition)."""
-        raw = self.definition.nodes[node.id]
-        prefix = "kind." if isinstance(raw.get("kind"), Mapping) else ""
-        yield "on_error", raw.get("on_error"), ERROR, None
+        place = self._kind_place(node.id)
+        yield f"nodes.{node.id}.on_error", self.definition.nodes[node.id].get("on_error"), ERROR, None
         match node.config:
             case Condition(branches=branches):
                 for index, branch in enumerate(branches):
-                    yield f"{prefix}branches[{index}]", branch.target, BRANCH, branch.condition
+                    yield f"{place}.branches[{index}]", branch.target, BRANCH, branch.condition
             case Parallel(branches=targets):
                 for index, target in enumerate(targets):
-                    yield f"{prefix}branches[{index}]", target, NEXT, None
+                    yield f"{place}.branches[{index}]", target, NEXT, None
             case HumanApproval() as approval:
-                yield f"{prefix}on_approved", approval.on_approved, APPROVED, None
-                yield f"{prefix}on_rejected", approval.on_rejected, REJECTED, None
-                yield f"{prefix}fallback_node", approval.fallback_node, TIMEOUT, None
+                yield f"{place}.on_approved", approval.on_approved, APPROVED, None
+                yield f"{place}.on_rejected", approval.on_rejected, REJECTED, None
+                yield f"{place}.fallback_node", approval.fallback_node, TIMEOUT, None
             case Wait(on_timeout=target):
-                yield f"{prefix}on_timeout", target, TIMEOUT, None
+                yield f"{place}.on_timeout", target, TIMEOUT, None
+
+    def _kind_place(self, node_id: str) -> str:
+        nested = isinstance(self.definition.nodes[node_id].get("kind"), Mapping)
+        return f"nodes.{node_id}.kind" if nested else f"nodes.{node_id}"
 
     def _add_wait_for(self, node: Node, join: Join) -> None:
-        place = f"nodes.{node.id}.kind.wait_for"
+        place = f"{self._kind_place(node.id)}.wait_for"
         for index, source in enumerate(join.wait_for):
             if source not in self.definition.nodes:
                 self._problem(f"{place}[{index}]", f"can never be satisfied: there is no node {source!r}")
             elif source == node.id:
                 self._problem(f"{place}[{index}]", "can never be satisfied: a join cannot wait for itself")
-            elif node.id not in {edge.target for edge in self.edges.get(source, ())}:
+            elif self._is_source(source, f"{place}[{index}]") and node.id not in {
+                edge.target for edge in self.edges.get(source, ())
+            }:
                 self._connect(Edge(source, node.id))
         for other in list(self.nodes.values()):
             if isinstance(other.config, Parallel) and other.config.join == node.id and not join.wait_for:
@@ -493,9 +499,22 @@ class _Builder:
                     if not self.edges.get(branch) and branch not in self.ends:
                         self._connect(Edge(branch, node.id))
 
+    def _is_source(self, source: str, place: str) -> bool:
+        if source not in self.definition.nodes:
+            self._problem(place, f"there is no node {source!r}")
+        elif self._is_aside(source):
+            self._problem(place, f"{source!r} is run by what it belongs to; no edge leads on from there")
+        else:
+            return True
+        return False
+
+    def _is_aside(self, node_id: str) -> bool:
+        """A body or a finalizer: no edge has to do with it."""
+        return node_id in self.bodies or isinstance(self._config_of(node_id), Finalizer)
+
     def _is_place(self, target: str, place: str) -> bool:
         if target == TERMINAL or target in self.definition.nodes:
-            if target in self.bodies or isinstance(self._config_of(target), Finalizer):
+            if self._is_aside(target):
                 self._problem(place, f"{target!r} is run by what it belongs to; no edge leads there")
             return True
         self._problem(place, f"leads to {target!r}, but there is no such node")
@@ -512,8 +531,10 @@ class _Builder:
     def _start(self) -> str | None:
         wanted = self.definition.start_node
         if wanted is not None:
-            if wanted not in self.nodes or wanted in self.bodies:
+            if wanted not in self.nodes:
                 self._problem("start_node", f"there is no node {wanted!r}")
+            elif self._is_aside(wanted):
+                self._problem("start_node", f"{wanted!r} is run by what it belongs to; no workflow starts there")
             return wanted
         reached = {edge.target for edges in self.edges.values() for edge in edges if edge.target != edge.source}
         reached |= {self.definition.on_budget_exceeded or ""}
@@ -525,11 +546,7 @@ class _Builder:
         return candidates[0]
 
     def _main_nodes(self) -> list[str]:
-        return [
-            node.id
-            for node in self.nodes.values()
-            if node.id not in self.bodies and not isinstance(node.config, Finalizer)
-        ]
+        return [node_id for node_id in self.nodes if not self._is_aside(node_id)]
 
     def _check_shape(self, start: str | None) -> frozenset[tuple[str, str]]:
         roots = [root for root in (start, self.definition.on_budget_exceeded) if root in self.nodes]
@@ -559,7 +576,7 @@ class _Builder:
             join = self._config_of(target)
             if isinstance(join, Join) and source in join.wait_for:
                 message = f"can never be satisfied: {source!r} comes only after this join"
-                self._problem(f"nodes.{target}.kind.wait_for", message)
+                self._problem(f"{self._kind_place(target)}.wait_for", message)
 
 
 def _refuse(uri: str) -> Any:
