@@ -526,6 +526,36 @@ def test_the_join_of_a_parallel_waits_for_its_branches() -> None:
     assert flow.sources["j"] == ("a", "b")
 
 
+def test_the_join_of_a_parallel_waits_for_the_last_nodes_of_its_branches() -> None:
+    nodes = {
+        "p": {"type": "parallel", "branches": ["a", "b"], "join": "j"},
+        **dict.fromkeys(["a", "a2", "a3", "b"]),
+        "j": {"type": "join"},
+    }
+
+    flow = graph(nodes, "a>a2 if state.x", "a>a3")
+
+    assert flow.sources["j"] == ("a2", "a3", "b")
+
+
+def test_a_branch_that_finds_its_join_itself_is_left_alone() -> None:
+    nodes = {"p": {"type": "parallel", "branches": ["a"], "join": "j"}, **dict.fromkeys("abc"), "j": {"type": "join"}}
+
+    assert graph(nodes, "a>b", "a>c", "b>j").sources["j"] == ("b",)
+
+
+def test_the_join_of_a_parallel_must_exist() -> None:
+    found = problems({"p": {"type": "parallel", "branches": ["a"], "join": "z"}, "a": None})
+
+    assert found == {"nodes.p.join": "leads to 'z', but there is no such node"}
+
+
+def test_any_node_may_be_the_join_of_a_parallel() -> None:
+    flow = graph({"p": {"type": "parallel", "branches": ["a", "b"], "join": "c"}, **dict.fromkeys("abc")})
+
+    assert flow.sources["c"] == ("a", "b")
+
+
 def test_a_join_that_waits_for_nothing_that_exists_can_never_be_satisfied() -> None:
     found = problems({"a": None, "j": {"kind": join_of("a", "z")}}, "a>j")
 

@@ -443,16 +443,18 @@ class _Builder:
             # What a kind says of its own edges may be said again in the list.
             if self._is_place(spec.target, f"{place}.to") and (spec.source, spec.target) not in told:
                 self._connect(Edge(spec.source, spec.target, condition))
+        self.ends |= {node.id for node in self.nodes.values() if isinstance(node.config, End)}
         for node in self.nodes.values():
             if isinstance(node.config, Join):
                 self._add_wait_for(node, node.config)
+        for node in self.nodes.values():
+            if isinstance(node.config, Parallel) and node.config.join is not None:
+                self._add_join(node.config, node.config.join, f"{self._kind_place(node.id)}.join")
         if (target := self.definition.on_budget_exceeded) is not None:
             self._is_place(target, "on_budget_exceeded")
-        for node in self.nodes.values():
-            if isinstance(node.config, End):
-                self.ends.add(node.id)
-                if self.edges.get(node.id):
-                    self._problem(f"nodes.{node.id}", "nothing can follow an end")
+        for node_id in sorted(self.ends):
+            if self.edges.get(node_id):
+                self._problem(f"nodes.{node_id}", "nothing can follow an end")
 
     def _add_routes(self, node: Node) -> None:
         for place, target, route, condition in self._routes(node):
@@ -493,11 +495,23 @@ class _Builder:
                 edge.target for edge in self.edges.get(source, ())
             }:
                 self._connect(Edge(source, node.id))
-        for other in list(self.nodes.values()):
-            if isinstance(other.config, Parallel) and other.config.join == node.id and not join.wait_for:
-                for branch in other.config.branches:
-                    if not self.edges.get(branch) and branch not in self.ends:
-                        self._connect(Edge(branch, node.id))
+
+    def _add_join(self, parallel: Parallel, join_id: str, place: str) -> None:
+        join = self._config_of(join_id)
+        if self._is_place(join_id, place) and not (isinstance(join, Join) and join.wait_for):
+            for branch in parallel.branches:
+                self._lead_to_join(branch, join_id)
+
+    def _lead_to_join(self, branch: str, join_id: str) -> None:
+        """The ends of a branch that has no way to the join of its parallel get one."""
+        reached = _reach([branch], self._all_targets())
+        if join_id not in reached:
+            for end in sorted(reached & self.nodes.keys() - self.ends):
+                if not self.edges.get(end):
+                    self._connect(Edge(end, join_id))
+
+    def _all_targets(self) -> dict[str, list[str]]:
+        return {source: [edge.target for edge in edges] for source, edges in self.edges.items()}
 
     def _is_source(self, source: str, place: str) -> bool:
         if source not in self.definition.nodes:
@@ -550,7 +564,7 @@ class _Builder:
 
     def _check_shape(self, start: str | None) -> frozenset[tuple[str, str]]:
         roots = [root for root in (start, self.definition.on_budget_exceeded) if root in self.nodes]
-        targets = {source: [edge.target for edge in edges] for source, edges in self.edges.items()}
+        targets = self._all_targets()
         reachable = _reach(roots, targets)
         for node_id in self._main_nodes():
             if node_id not in reachable:
