@@ -495,6 +495,33 @@ def test_a_ring_without_a_way_out_is_refused() -> None:
     assert "no way from here to an end" in found["nodes.a"]
 
 
+@pytest.mark.parametrize(
+    ("node", "edge"),
+    [
+        ({**WORK, "on_error": "a"}, None),
+        ({"type": "human_approval", "on_rejected": "a"}, None),
+        ({"type": "wait", "condition": "external_event", "correlation_key": "k", "on_timeout": "a"}, None),
+        (WORK, "b>a if state.again"),
+    ],
+)
+def test_a_ring_is_left_where_no_edge_need_be_taken(node: dict[str, Any], edge: str | None) -> None:
+    edges = ["a>b", edge] if edge else ["a>b"]
+
+    assert not problems({"a": None, "b": node}, *edges, start_node="a")
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"type": "human_approval", "on_approved": "a"},
+        {"type": "condition", "branches": [{"condition": "state.again", "target": "a"}]},
+        {"type": "condition", "branches": [{"target": "a"}]},
+    ],
+)
+def test_a_ring_is_not_left_by_failing(node: dict[str, Any]) -> None:
+    assert list(problems({"a": None, "b": node}, "a>b", start_node="a")) == ["nodes.a", "nodes.b"]
+
+
 def test_a_ring_with_a_way_out_is_a_loop() -> None:
     flow = graph({"a": None, "b": None, "c": None}, "a>b", "b>a if state.again", "b>c", start_node="a")
 

@@ -579,11 +579,18 @@ class _Builder:
         for source, ends in targets.items():
             for target in ends:
                 sources.setdefault(target, []).append(source)
-        exits = [node_id for node_id in self.nodes if not targets.get(node_id)]
+        exits = [node_id for node_id in self.nodes if self._may_be_last(node_id)]
         finds_out = _reach([*exits, TERMINAL], sources)
         for node_id in self._main_nodes():
             if node_id not in finds_out:
                 self._problem(f"nodes.{node_id}", "leads round and round: no way from here to an end")
+
+    def _may_be_last(self, node_id: str) -> bool:
+        """Whether the node can be done without an edge being taken: the path ends there then."""
+        edges = self.edges.get(node_id, ())
+        if isinstance(self._config_of(node_id), Condition):
+            return not edges
+        return all(edge.route not in (NEXT, APPROVED) or edge.condition for edge in edges)
 
     def _check_joins(self, back: frozenset[tuple[str, str]]) -> None:
         for source, target in sorted(back):
