@@ -170,7 +170,9 @@ def test_a_start_node_that_does_not_exist_is_refused() -> None:
 def test_a_workflow_does_not_start_at_a_finalizer_or_a_body(start: str) -> None:
     nodes = {"m": {"type": "map", "items": "[1]", "node": "body"}, "body": None, "f": FINALIZER}
 
-    assert "no workflow starts there" in problems(nodes, start_node=start)["start_node"]
+    message = f"{start!r} is run by what it belongs to; no workflow starts there"
+
+    assert problems(nodes, start_node=start) == {"start_node": message}
 
 
 def test_a_finalizer_and_a_body_are_no_candidates_for_the_start() -> None:
@@ -300,10 +302,11 @@ def test_a_wait_for_no_time_at_all_is_refused(field: str, value: str) -> None:
 
 @pytest.mark.parametrize("owner", [{"type": "map", "items": "[1]"}, {"type": "finalizer"}])
 def test_a_body_is_named_or_written_in_place_but_not_both(owner: dict[str, Any]) -> None:
+    edges = ["a>m"] if owner["type"] == "map" else []
     message = "give either node (the id of a node) or body (a node written here)"
 
-    assert problems({"m": owner}) == {"nodes.m": message}
-    assert problems({"m": {**owner, "node": "b", "body": WORK}, "b": None}) == {"nodes.m": message}
+    assert problems({"a": None, "m": owner}, *edges) == {"nodes.m": message}
+    assert problems({"a": None, "m": {**owner, "node": "b", "body": WORK}, "b": None}, *edges) == {"nodes.m": message}
 
 
 def test_a_body_does_work() -> None:
@@ -634,6 +637,35 @@ def test_all_problems_are_told_at_once_and_each_once() -> None:
         "edges[1].to",
         "on_budget_exceeded",
     ]
+
+
+def test_the_problems_of_the_definition_and_of_its_nodes_are_told_together() -> None:
+    found = problems(
+        {"a": {"type": "teleport"}, "b": {**WORK, "retry_policy": "mine"}, "c": {**WORK, "retry_policy": "often"}},
+        "a>z",
+        version="new",
+        colour="red",
+        retry_policies={"mine": {"max_attempts": 0}},
+    )
+
+    assert list(found) == [
+        "ir.version",
+        "ir.retry_policies.mine.max_attempts",
+        "ir.colour",
+        "nodes.a.type",
+        "nodes.c.retry_policy",
+        "edges[0].to",
+    ]
+
+
+def test_an_edge_that_is_no_edge_hides_no_problem_of_a_node() -> None:
+    assert list(problems({"a": {"type": "teleport"}}, edges=[{"from": "a"}])) == ["ir.edges.0.to", "nodes.a.type"]
+
+
+def test_the_shape_is_told_beside_problems_that_do_not_concern_it() -> None:
+    found = problems({"a": {**WORK, "retry_policy": "often"}, "b": None, "c": None}, "b>b", "c>c", start_node="a")
+
+    assert list(found) == ["nodes.a.retry_policy", "nodes.b", "nodes.c"]
 
 
 def test_a_refusal_reads_as_a_list_of_places() -> None:

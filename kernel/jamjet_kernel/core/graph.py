@@ -175,8 +175,27 @@ def parse(ir: Any, kinds: Mapping[str, type[BaseModel]]) -> Graph:
     try:
         definition = Definition.model_validate(ir)
     except ValidationError as error:
-        raise Invalid(list(problems_of(error, "ir"))) from error
+        raise Invalid([*problems_of(error, "ir"), *_problems_beside(error, ir, kinds)]) from error
     return _Builder(definition, kinds).graph()
+
+
+def _problems_beside(
+    error: ValidationError, ir: Mapping[str, Any], kinds: Mapping[str, type[BaseModel]]
+) -> list[Problem]:
+    """What is wrong with nodes and edges, where fields of the definition are wrong already."""
+    wrong = {found["loc"][0] for found in error.errors()}
+    if wrong & {"models", "tools", "mcp_servers", "remote_agents"}:  # nodes may owe these what they seem to lack
+        return []
+    kept = {key: value for key, value in ir.items() if key not in wrong}
+    if "retry_policies" in wrong and isinstance(ir["retry_policies"], Mapping):
+        kept["retry_policies"] = dict.fromkeys(ir["retry_policies"], RetryPolicy())
+    try:
+        definition = Definition.model_validate({"workflow_id": "unnamed", "version": "0.0.0", **kept})
+    except ValidationError:
+        return []
+    builder = _Builder(definition, kinds)
+    builder.read()
+    return builder.problems
 
 
 def problems_of(
@@ -217,17 +236,13 @@ class _Builder:
         self.edges: dict[str, list[Edge]] = {}
         self.ends: set[str] = set()
         self.bodies: set[str] = set()
+        #: An edge or a node is missing, so the shape of the whole says nothing.
+        self.is_torn = False
 
     def graph(self) -> Graph:
-        validator = self._validator()
-        for node_id, spec in self.definition.nodes.items():
-            self._add_node(node_id, spec)
-        self._adopt_bodies()
-        self._add_edges()
-        if self.problems:  # the shape of a broken graph says nothing
-            raise Invalid(self.problems)
-        start = self._start()
-        back = self._check_shape(start) if not self.problems else frozenset()
+        validator = self.read()
+        start = None if self.is_torn else self._start()
+        back = frozenset() if start is None else self._check_shape(start)
         if self.problems:
             raise Invalid(self.problems)
         return Graph(
@@ -240,8 +255,20 @@ class _Builder:
             validator=validator,
         )
 
+    def read(self) -> jsonschema_rs.Validator | None:
+        validator = self._validator()
+        for node_id, spec in self.definition.nodes.items():
+            self._add_node(node_id, spec)
+        self._adopt_bodies()
+        self._add_edges()
+        return validator
+
     def _problem(self, place: str, message: str) -> None:
         self.problems.append(Problem(place, message))
+
+    def _tear(self, place: str, message: str) -> None:
+        self._problem(place, message)
+        self.is_torn = True
 
     def _validator(self) -> jsonschema_rs.Validator | None:
         try:
@@ -260,6 +287,8 @@ class _Builder:
         node = self._node(node_id, raw, place)
         if node is not None:
             self.nodes[node_id] = node
+        if node is None or (node.config is None and node.kind in CONTROL_KINDS):
+            self.is_torn = True
 
     def _node(self, node_id: str, raw: dict[str, Any], place: str) -> Node | None:
         nested = isinstance(raw.get("kind"), Mapping)
@@ -424,7 +453,7 @@ class _Builder:
             body = self.nodes.get(node.config.node)
             if body is None:
                 if node.config.node not in self.definition.nodes:
-                    self._problem(place, f"there is no node {node.config.node!r}")
+                    self._tear(place, f"there is no node {node.config.node!r}")
                 continue
             self.bodies.add(body.id)
             self.nodes[node.id] = Node(**{**vars(node), "body": self._checked_body(body, place)})
@@ -454,7 +483,7 @@ class _Builder:
             self._is_place(target, "on_budget_exceeded")
         for node_id in sorted(self.ends):
             if self.edges.get(node_id):
-                self._problem(f"nodes.{node_id}", "nothing can follow an end")
+                self._tear(f"nodes.{node_id}", "nothing can follow an end")
 
     def _add_routes(self, node: Node) -> None:
         for place, target, route, condition in self._routes(node):
@@ -488,9 +517,9 @@ class _Builder:
         place = f"{self._kind_place(node.id)}.wait_for"
         for index, source in enumerate(join.wait_for):
             if source not in self.definition.nodes:
-                self._problem(f"{place}[{index}]", f"can never be satisfied: there is no node {source!r}")
+                self._tear(f"{place}[{index}]", f"can never be satisfied: there is no node {source!r}")
             elif source == node.id:
-                self._problem(f"{place}[{index}]", "can never be satisfied: a join cannot wait for itself")
+                self._tear(f"{place}[{index}]", "can never be satisfied: a join cannot wait for itself")
             elif self._is_source(source, f"{place}[{index}]") and node.id not in {
                 edge.target for edge in self.edges.get(source, ())
             }:
@@ -515,9 +544,9 @@ class _Builder:
 
     def _is_source(self, source: str, place: str) -> bool:
         if source not in self.definition.nodes:
-            self._problem(place, f"there is no node {source!r}")
+            self._tear(place, f"there is no node {source!r}")
         elif self._is_aside(source):
-            self._problem(place, f"{source!r} is run by what it belongs to; no edge leads on from there")
+            self._tear(place, f"{source!r} is run by what it belongs to; no edge leads on from there")
         else:
             return True
         return False
@@ -529,9 +558,9 @@ class _Builder:
     def _is_place(self, target: str, place: str) -> bool:
         if target == TERMINAL or target in self.definition.nodes:
             if self._is_aside(target):
-                self._problem(place, f"{target!r} is run by what it belongs to; no edge leads there")
+                self._tear(place, f"{target!r} is run by what it belongs to; no edge leads there")
             return True
-        self._problem(place, f"leads to {target!r}, but there is no such node")
+        self._tear(place, f"leads to {target!r}, but there is no such node")
         return False
 
     def _config_of(self, node_id: str) -> BaseModel | None:
@@ -549,7 +578,9 @@ class _Builder:
                 self._problem("start_node", f"there is no node {wanted!r}")
             elif self._is_aside(wanted):
                 self._problem("start_node", f"{wanted!r} is run by what it belongs to; no workflow starts there")
-            return wanted
+            else:
+                return wanted
+            return None
         reached = {edge.target for edges in self.edges.values() for edge in edges if edge.target != edge.source}
         reached |= {self.definition.on_budget_exceeded or ""}
         candidates = [node for node in self._main_nodes() if node not in reached]
@@ -562,19 +593,19 @@ class _Builder:
     def _main_nodes(self) -> list[str]:
         return [node_id for node_id in self.nodes if not self._is_aside(node_id)]
 
-    def _check_shape(self, start: str | None) -> frozenset[tuple[str, str]]:
+    def _check_shape(self, start: str) -> frozenset[tuple[str, str]]:
         roots = [root for root in (start, self.definition.on_budget_exceeded) if root in self.nodes]
         targets = self._all_targets()
         reachable = _reach(roots, targets)
         for node_id in self._main_nodes():
             if node_id not in reachable:
                 self._problem(f"nodes.{node_id}", f"is never reached from {start!r}")
-        self._check_way_out(targets)
+        self._check_way_out(reachable, targets)
         back = _back_edges(roots, targets)
         self._check_joins(back)
         return back
 
-    def _check_way_out(self, targets: Mapping[str, Iterable[str]]) -> None:
+    def _check_way_out(self, reachable: set[str], targets: Mapping[str, Iterable[str]]) -> None:
         sources: dict[str, list[str]] = {}
         for source, ends in targets.items():
             for target in ends:
@@ -582,7 +613,7 @@ class _Builder:
         exits = [node_id for node_id in self.nodes if self._may_be_last(node_id)]
         finds_out = _reach([*exits, TERMINAL], sources)
         for node_id in self._main_nodes():
-            if node_id not in finds_out:
+            if node_id in reachable and node_id not in finds_out:
                 self._problem(f"nodes.{node_id}", "leads round and round: no way from here to an end")
 
     def _may_be_last(self, node_id: str) -> bool:
