@@ -251,6 +251,12 @@ def test_a_missing_field_of_a_kind_is_refused() -> None:
     assert problems({"a": {"kind": {"type": "tool"}}}) == {"nodes.a.kind.tool_ref": "is required"}
 
 
+def test_a_place_in_a_list_is_told_by_its_index() -> None:
+    wrong = {"type": "condition", "branches": [{"target": "end"}, {"target": "end", "colour": "red"}]}
+
+    assert problems({"a": {"kind": wrong}}) == {"nodes.a.kind.branches[1].colour": "unknown field"}
+
+
 def test_a_field_of_the_wrong_type_is_refused() -> None:
     assert list(problems({"a": {"type": "tool", "tool_ref": "t", "retries": "many"}})) == ["nodes.a.retries"]
 
@@ -659,7 +665,7 @@ def test_the_problems_of_the_definition_and_of_its_nodes_are_told_together() -> 
 
 
 def test_an_edge_that_is_no_edge_hides_no_problem_of_a_node() -> None:
-    assert list(problems({"a": {"type": "teleport"}}, edges=[{"from": "a"}])) == ["ir.edges.0.to", "nodes.a.type"]
+    assert list(problems({"a": {"type": "teleport"}}, edges=[{"from": "a"}])) == ["ir.edges[0].to", "nodes.a.type"]
 
 
 def test_the_shape_is_told_beside_problems_that_do_not_concern_it() -> None:

@@ -205,14 +205,18 @@ def problems_of(
     for found in error.errors(include_url=False):
         if (unless is not None and unless(found)) or _is_other_member(found):
             continue
-        steps = [prefix, *(str(step) for step in found["loc"] if not _is_union_step(str(step)))]
+        steps = [prefix, *(_step(step) for step in found["loc"] if not _is_union_step(str(step)))]
         message = found["msg"].removeprefix("Value error, ")
         match found["type"]:
             case "missing":
                 message = "is required"
             case "extra_forbidden":
                 message = "unknown field"
-        yield Problem(".".join(filter(None, steps)), message)
+        yield Problem(".".join(filter(None, steps)).replace(".[", "["), message)
+
+
+def _step(step: str | int) -> str:
+    return f"[{step}]" if isinstance(step, int) else step
 
 
 def _is_other_member(found: Mapping[str, Any]) -> bool:
