@@ -38,7 +38,7 @@ from .definition import (
 )
 from .expressions import ExpressionError
 from .graph import APPROVED, BRANCH, ERROR, NEXT, REJECTED, TIMEOUT, Edge, Graph, Node, item_of, map_of
-from .progress import INTERRUPTION, OPEN, Progress, RunStatus, Status, evolve, merge, timer_node, timers_of
+from .progress import BUSY, INTERRUPTION, OPEN, Progress, RunStatus, Status, evolve, merge, timer_node, timers_of
 from .retries import delay_of
 
 
@@ -426,7 +426,7 @@ class _Turn:
     def _conclude(self) -> bool:
         """Ends, pauses or resumes the execution where that follows; True when something may follow from it."""
         progress = self.progress
-        if progress.busy:
+        if self._is_busy():
             if progress.status is Status.PAUSED:
                 self.emit(ev.WorkflowResumed(at=self.at, reason="progress"))
         elif progress.waiting:
@@ -438,6 +438,13 @@ class _Turn:
             self._end(progress.error)
         self._mark_segment()
         return False
+
+    def _is_busy(self) -> bool:
+        """Whether more than waits is left. A map does nothing itself: its items may all be waiting."""
+        progress = self.progress
+        if not progress.waiting or progress.busy > len(self.graph.maps):
+            return progress.busy > 0
+        return any(run.status in BUSY and run.items is None for run in map(progress.run, progress.open_runs()))
 
     def _mark_segment(self) -> None:
         length = self.graph.definition.continue_as_new

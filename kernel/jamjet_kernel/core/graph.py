@@ -117,6 +117,10 @@ class Graph:
         return tuple(node for node in self.nodes.values() if isinstance(node.config, Finalizer))
 
     @cached_property
+    def maps(self) -> tuple[Node, ...]:
+        return tuple(node for node in self.nodes.values() if isinstance(node.config, Map))
+
+    @cached_property
     def deciding(self) -> frozenset[str]:
         """The nodes after which a condition is read."""
         return frozenset(edge.source for edges in self.outgoing.values() for edge in edges if edge.condition)
