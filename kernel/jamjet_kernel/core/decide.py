@@ -811,9 +811,9 @@ class _Turn:
             return [edge for edge in [next(filter(holds, ordered), None)] if edge is not None]
         plain = [edge for edge in edges if edge.route == NEXT]
         conditional = [edge for edge in plain if edge.condition is not None and holds(edge)]
-        if route == REJECTED or conditional:
+        if route == REJECTED or (conditional and not isinstance(node.config, Parallel)):
             return own + conditional
-        return own + [edge for edge in plain if edge.condition is None]
+        return own + conditional + [edge for edge in plain if edge.condition is None]
 
     def _go(self, way: _Way) -> None:
         self.touched.extend(way.taken)
