@@ -150,6 +150,13 @@ def test_an_edge_to_itself_does_not_hide_the_start() -> None:
     assert graph({"a": None, "b": None}, "a>a if state.again", "a>b").start == "a"
 
 
+@pytest.mark.parametrize("saver", ["a", "b", "saver"])
+def test_the_node_for_an_exceeded_budget_is_the_start_only_if_it_is_the_only_candidate(saver: str) -> None:
+    nodes = {"a": None, "b": None, saver: None}
+
+    assert graph(nodes, "a>b", on_budget_exceeded=saver).start == "a"
+
+
 def test_an_ambiguous_start_lists_the_candidates() -> None:
     assert problems({"a": None, "b": None, "c": None}, "a>c", "b>c") == {
         "start_node": "is needed: the workflow could start at any of a, b"
@@ -455,6 +462,15 @@ def test_a_body_has_no_error_route() -> None:
 
     assert list(problems(named, "m>b")) == ["nodes.body.on_error"]
     assert list(problems(in_place, "m>b")) == ["nodes.m.body.on_error"]
+
+
+def test_a_condition_has_a_branch_or_an_edge() -> None:
+    empty = {"type": "condition", "branches": []}
+    message = "a condition without a branch can only fail"
+
+    assert problems({"c": empty}) == {"nodes.c.branches": message}
+    assert problems({"c": {"kind": empty, "on_error": "b"}, "b": None}) == {"nodes.c.kind.branches": message}
+    assert not problems({"c": empty, "b": None}, "c>b")
 
 
 def test_nothing_can_follow_an_end() -> None:

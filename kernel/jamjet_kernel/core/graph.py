@@ -489,9 +489,9 @@ class _Builder:
                 self._add_join(node.config, node.config.join, f"{self._kind_place(node.id)}.join")
         if (target := self.definition.on_budget_exceeded) is not None:
             self._is_place(target, "on_budget_exceeded")
-        for node_id in sorted(self.ends):
-            if self.edges.get(node_id):
-                self._tear(f"nodes.{node_id}", "nothing can follow an end")
+        for node in self.nodes.values():
+            if node.id in self.ends and self.edges.get(node.id):
+                self._tear(f"nodes.{node.id}", "nothing can follow an end")
 
     def _add_routes(self, node: Node) -> None:
         for place, target, route, condition in self._routes(node):
@@ -590,8 +590,9 @@ class _Builder:
                 return wanted
             return None
         reached = {edge.target for edges in self.edges.values() for edge in edges if edge.target != edge.source}
-        reached |= {self.definition.on_budget_exceeded or ""}
         candidates = [node for node in self._main_nodes() if node not in reached]
+        if len(candidates) > 1 and self.definition.on_budget_exceeded in candidates:
+            candidates.remove(self.definition.on_budget_exceeded)
         if len(candidates) != 1:
             among = ", ".join(candidates or self._main_nodes())
             self._problem("start_node", f"is needed: the workflow could start at any of {among}")
@@ -608,10 +609,16 @@ class _Builder:
         for node_id in self._main_nodes():
             if node_id not in reachable:
                 self._problem(f"nodes.{node_id}", f"is never reached from {start!r}")
+        self._check_conditions()
         self._check_way_out(reachable, targets)
         back = _back_edges(roots, targets)
         self._check_joins(back)
         return back
+
+    def _check_conditions(self) -> None:
+        for node in self.nodes.values():
+            if isinstance(node.config, Condition) and all(edge.route == ERROR for edge in self.edges.get(node.id, ())):
+                self._problem(f"{self._kind_place(node.id)}.branches", "a condition without a branch can only fail")
 
     def _check_way_out(self, reachable: set[str], targets: Mapping[str, Iterable[str]]) -> None:
         sources: dict[str, list[str]] = {}
