@@ -96,6 +96,14 @@ def test_the_unconditional_edge_is_dead_if_a_conditional_one_was_taken() -> None
     assert it.statuses()["c"] == "skipped"
 
 
+@pytest.mark.parametrize("given", [{"x": 1}, {"y": 1}, {"x": 1, "y": 1}])
+def test_of_two_edges_between_the_same_nodes_one_must_be_true(given: dict[str, Any]) -> None:
+    edges = ["a>b if state.x", "a>b if state.y"]
+
+    assert play({"a": None, "b": None}, *edges, input=given).complete("a").open_work == ["b"]
+    assert play({"a": None, "b": None}, *edges).complete("a").statuses()["b"] == "skipped"
+
+
 def test_all_unconditional_edges_are_taken_at_once() -> None:
     it = play({"a": None, "b": None, "c": None}, "a>b", "a>c").complete("a")
 
@@ -316,11 +324,46 @@ def test_a_condition_without_a_true_branch_fails_saying_so() -> None:
     assert it.progress.error == ev.Failure("no branch is true, and there is none without a condition", node_id="c")
 
 
+def test_the_error_route_of_a_condition_is_taken_when_no_branch_is_true() -> None:
+    nodes = branching({"condition": "state.x", "target": "a"}, {"condition": "state.y", "target": "b"}, on_error="d")
+
+    it = play(nodes)
+
+    assert it.open_work == ["d"]
+    assert it.state["error"]["message"].startswith("no branch is true")
+
+
+def test_a_branch_that_cannot_be_evaluated_fails_the_condition() -> None:
+    it = play(
+        {"c": {"type": "condition", "branches": [{"condition": "state.x > 1", "target": "end"}]}}, input={"x": [1]}
+    )
+
+    assert it.status == "failed"
+    assert it.progress.error is not None
+    assert "not supported" in it.progress.error.message
+
+
 def test_a_branch_in_the_words_of_yaml_is_the_same() -> None:
     nodes = {"c": {"type": "branch", "branches": [{"if": "state.x", "next": "a"}, {"next": "b"}]}, "a": None, "b": None}
 
     assert play(nodes, input={"x": 1}).open_work == ["a"]
     assert play(nodes).open_work == ["b"]
+
+
+def test_an_edge_of_a_condition_is_a_branch_after_its_own() -> None:
+    nodes = {"c": {"type": "condition", "branches": [{"condition": "state.x", "target": "a"}]}, **dict.fromkeys("abd")}
+    edges = ["c>b if state.y", "c>d"]
+
+    assert play(nodes, *edges, input={"x": 1, "y": 1}).open_work == ["a"]
+    assert play(nodes, *edges, input={"y": 1}).open_work == ["b"]
+    assert play(nodes, *edges).open_work == ["d"]
+
+
+def test_a_branch_may_be_told_again_as_an_edge() -> None:
+    nodes = {"c": {"type": "condition", "branches": [{"condition": "state.x", "target": "a"}]}, "a": None}
+
+    assert play(nodes, "c>a").status == "failed"
+    assert play(nodes, "c>a", input={"x": 1}).open_work == ["a"]
 
 
 def test_a_branch_may_lead_to_the_end() -> None:

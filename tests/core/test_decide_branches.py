@@ -31,6 +31,13 @@ def test_a_parallel_starts_all_its_branches() -> None:
     assert fan().open_work == ["a", "b"]
 
 
+@pytest.mark.parametrize(("given", "started"), [({}, ["a", "b"]), ({"x": 1}, ["a", "b", "c"])])
+def test_an_edge_of_a_parallel_starts_more_and_stops_no_branch(given: dict[str, Any], started: list[str]) -> None:
+    nodes = {"p": {"type": "parallel", "branches": ["a", "b"]}, **dict.fromkeys("abc")}
+
+    assert play(nodes, "p>c if state.x", input=given).open_work == started
+
+
 def test_a_join_goes_on_when_all_it_waits_for_are_done() -> None:
     it = fan().complete("b")
 

@@ -32,6 +32,14 @@ def test_a_loop_ends_when_its_edge_back_is_not_taken() -> None:
     assert it.open_work == ["c"]
 
 
+def test_an_execution_is_over_when_the_edge_back_was_the_only_one() -> None:
+    it = play({"a": None}, "a>a if output.again").complete("a", {"again": True})
+
+    assert it.open_work == ["a"]
+
+    assert it.complete("a", {"again": False}).status == "completed"
+
+
 def test_a_loop_that_goes_round_too_often_fails_the_execution_with_the_reason() -> None:
     it = loop(limit=2)
     for _ in range(2):

@@ -360,6 +360,33 @@ def test_an_execution_is_not_paused_while_work_is_left() -> None:
     assert it.status == "paused"
 
 
+def test_an_execution_is_paused_when_all_items_of_a_map_wait() -> None:
+    body = {"type": "tool", "tool_ref": "pay"}
+    nodes = {"m": {"type": "map", "items": "[1, 2]", "body": body}}
+    it = play(nodes, policy={"require_approval_for": ["pay"]})
+
+    assert it.status == "paused"
+
+    it.approve("m[0]")
+
+    assert it.status == "running"
+
+    it.complete("m[0]")
+
+    assert it.status == "paused"
+
+
+def test_an_execution_whose_child_runs_is_not_paused() -> None:
+    nodes = {
+        "p": {"type": "parallel", "branches": ["s", "h"]},
+        "s": {"type": "subgraph", "workflow_ref": "sub"},
+        "h": {"type": "human_approval"},
+    }
+
+    assert play(nodes).status == "running"
+    assert play(nodes).child_completes("s").status == "paused"
+
+
 def test_an_execution_runs_again_when_what_it_waits_for_comes() -> None:
     it = asking().approve("h")
 

@@ -150,6 +150,13 @@ def test_an_edge_to_itself_does_not_hide_the_start() -> None:
     assert graph({"a": None, "b": None}, "a>a if state.again", "a>b").start == "a"
 
 
+@pytest.mark.parametrize("saver", ["a", "b", "saver"])
+def test_the_node_for_an_exceeded_budget_is_the_start_only_if_it_is_the_only_candidate(saver: str) -> None:
+    nodes = {"a": None, "b": None, saver: None}
+
+    assert graph(nodes, "a>b", on_budget_exceeded=saver).start == "a"
+
+
 def test_an_ambiguous_start_lists_the_candidates() -> None:
     assert problems({"a": None, "b": None, "c": None}, "a>c", "b>c") == {
         "start_node": "is needed: the workflow could start at any of a, b"
@@ -164,6 +171,15 @@ def test_a_ring_has_no_start_and_lists_all() -> None:
 
 def test_a_start_node_that_does_not_exist_is_refused() -> None:
     assert problems({"a": None}, start_node="z") == {"start_node": "there is no node 'z'"}
+
+
+@pytest.mark.parametrize("start", ["f", "body"])
+def test_a_workflow_does_not_start_at_a_finalizer_or_a_body(start: str) -> None:
+    nodes = {"m": {"type": "map", "items": "[1]", "node": "body"}, "body": None, "f": FINALIZER}
+
+    message = f"{start!r} is run by what it belongs to; no workflow starts there"
+
+    assert problems(nodes, start_node=start) == {"start_node": message}
 
 
 def test_a_finalizer_and_a_body_are_no_candidates_for_the_start() -> None:
@@ -242,6 +258,12 @@ def test_a_missing_field_of_a_kind_is_refused() -> None:
     assert problems({"a": {"kind": {"type": "tool"}}}) == {"nodes.a.kind.tool_ref": "is required"}
 
 
+def test_a_place_in_a_list_is_told_by_its_index() -> None:
+    wrong = {"type": "condition", "branches": [{"target": "end"}, {"target": "end", "colour": "red"}]}
+
+    assert problems({"a": {"kind": wrong}}) == {"nodes.a.kind.branches[1].colour": "unknown field"}
+
+
 def test_a_field_of_the_wrong_type_is_refused() -> None:
     assert list(problems({"a": {"type": "tool", "tool_ref": "t", "retries": "many"}})) == ["nodes.a.retries"]
 
@@ -293,10 +315,11 @@ def test_a_wait_for_no_time_at_all_is_refused(field: str, value: str) -> None:
 
 @pytest.mark.parametrize("owner", [{"type": "map", "items": "[1]"}, {"type": "finalizer"}])
 def test_a_body_is_named_or_written_in_place_but_not_both(owner: dict[str, Any]) -> None:
+    edges = ["a>m"] if owner["type"] == "map" else []
     message = "give either node (the id of a node) or body (a node written here)"
 
-    assert problems({"m": owner}) == {"nodes.m": message}
-    assert problems({"m": {**owner, "node": "b", "body": WORK}, "b": None}) == {"nodes.m": message}
+    assert problems({"a": None, "m": owner}, *edges) == {"nodes.m": message}
+    assert problems({"a": None, "m": {**owner, "node": "b", "body": WORK}, "b": None}, *edges) == {"nodes.m": message}
 
 
 def test_a_body_does_work() -> None:
@@ -341,6 +364,10 @@ def test_a_state_schema_that_names_a_class_validates_nothing() -> None:
 
 def test_a_condition_that_does_not_parse_is_refused() -> None:
     assert list(problems({"a": None, "b": None}, "a>b if state.(")) == ["edges[0].condition"]
+
+
+def test_each_condition_must_parse_even_if_the_edge_is_told_twice() -> None:
+    assert list(problems({"a": None, "b": None}, "a>b if state.x", "a>b if state.(")) == ["edges[1].condition"]
 
 
 @pytest.mark.parametrize(
@@ -409,6 +436,7 @@ def test_a_body_that_does_not_exist_is_refused() -> None:
     node = {"type": "map", "items": "[1]", "node": "z"}
 
     assert problems({"m": {"kind": node}}) == {"nodes.m.kind.node": "there is no node 'z'"}
+    assert problems({"m": node}) == {"nodes.m.node": "there is no node 'z'"}
 
 
 @pytest.mark.parametrize("target", ["f", "body"])
@@ -416,6 +444,33 @@ def test_no_edge_leads_to_what_is_run_by_something_else(target: str) -> None:
     nodes = {"m": {"type": "map", "items": "[1]", "node": "body"}, "body": None, "f": FINALIZER}
 
     assert "no edge leads there" in problems(nodes, f"m>{target}")["edges[0].to"]
+
+
+@pytest.mark.parametrize("source", ["f", "body"])
+def test_no_edge_leads_on_from_what_is_run_by_something_else(source: str) -> None:
+    """What waits for such an edge would never run."""
+    nodes = {"m": {"type": "map", "items": "[1]", "node": "body"}, "body": None, "f": FINALIZER, "b": None}
+    message = f"{source!r} is run by what it belongs to; no edge leads on from there"
+
+    assert problems(nodes, "m>b", f"{source}>b") == {"edges[1].from": message}
+    assert problems({**nodes, "b": join_of(source)}, "m>b") == {"nodes.b.wait_for[0]": message}
+
+
+def test_a_body_has_no_error_route() -> None:
+    named = {"m": {"type": "map", "items": "[1]", "node": "body"}, "body": {**WORK, "on_error": "b"}, "b": None}
+    in_place = {"m": {"type": "map", "items": "[1]", "body": {**WORK, "on_error": "b"}}, "b": None}
+
+    assert list(problems(named, "m>b")) == ["nodes.body.on_error"]
+    assert list(problems(in_place, "m>b")) == ["nodes.m.body.on_error"]
+
+
+def test_a_condition_has_a_branch_or_an_edge() -> None:
+    empty = {"type": "condition", "branches": []}
+    message = "a condition without a branch can only fail"
+
+    assert problems({"c": empty}) == {"nodes.c.branches": message}
+    assert problems({"c": {"kind": empty, "on_error": "b"}, "b": None}) == {"nodes.c.kind.branches": message}
+    assert not problems({"c": empty, "b": None}, "c>b")
 
 
 def test_nothing_can_follow_an_end() -> None:
@@ -465,6 +520,33 @@ def test_a_ring_without_a_way_out_is_refused() -> None:
     assert "no way from here to an end" in found["nodes.a"]
 
 
+@pytest.mark.parametrize(
+    ("node", "edge"),
+    [
+        ({**WORK, "on_error": "a"}, None),
+        ({"type": "human_approval", "on_rejected": "a"}, None),
+        ({"type": "wait", "condition": "external_event", "correlation_key": "k", "on_timeout": "a"}, None),
+        (WORK, "b>a if state.again"),
+    ],
+)
+def test_a_ring_is_left_where_no_edge_need_be_taken(node: dict[str, Any], edge: str | None) -> None:
+    edges = ["a>b", edge] if edge else ["a>b"]
+
+    assert not problems({"a": None, "b": node}, *edges, start_node="a")
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"type": "human_approval", "on_approved": "a"},
+        {"type": "condition", "branches": [{"condition": "state.again", "target": "a"}]},
+        {"type": "condition", "branches": [{"target": "a"}]},
+    ],
+)
+def test_a_ring_is_not_left_by_failing(node: dict[str, Any]) -> None:
+    assert list(problems({"a": None, "b": node}, "a>b", start_node="a")) == ["nodes.a", "nodes.b"]
+
+
 def test_a_ring_with_a_way_out_is_a_loop() -> None:
     flow = graph({"a": None, "b": None, "c": None}, "a>b", "b>a if state.again", "b>c", start_node="a")
 
@@ -496,10 +578,41 @@ def test_the_join_of_a_parallel_waits_for_its_branches() -> None:
     assert flow.sources["j"] == ("a", "b")
 
 
+def test_the_join_of_a_parallel_waits_for_the_last_nodes_of_its_branches() -> None:
+    nodes = {
+        "p": {"type": "parallel", "branches": ["a", "b"], "join": "j"},
+        **dict.fromkeys(["a", "a2", "a3", "b"]),
+        "j": {"type": "join"},
+    }
+
+    flow = graph(nodes, "a>a2 if state.x", "a>a3")
+
+    assert flow.sources["j"] == ("a2", "a3", "b")
+
+
+def test_a_branch_that_finds_its_join_itself_is_left_alone() -> None:
+    nodes = {"p": {"type": "parallel", "branches": ["a"], "join": "j"}, **dict.fromkeys("abc"), "j": {"type": "join"}}
+
+    assert graph(nodes, "a>b", "a>c", "b>j").sources["j"] == ("b",)
+
+
+def test_the_join_of_a_parallel_must_exist() -> None:
+    found = problems({"p": {"type": "parallel", "branches": ["a"], "join": "z"}, "a": None})
+
+    assert found == {"nodes.p.join": "leads to 'z', but there is no such node"}
+
+
+def test_any_node_may_be_the_join_of_a_parallel() -> None:
+    flow = graph({"p": {"type": "parallel", "branches": ["a", "b"], "join": "c"}, **dict.fromkeys("abc")})
+
+    assert flow.sources["c"] == ("a", "b")
+
+
 def test_a_join_that_waits_for_nothing_that_exists_can_never_be_satisfied() -> None:
     found = problems({"a": None, "j": {"kind": join_of("a", "z")}}, "a>j")
 
     assert found == {"nodes.j.kind.wait_for[1]": "can never be satisfied: there is no node 'z'"}
+    assert list(problems({"a": None, "j": join_of("a", "z")}, "a>j")) == ["nodes.j.wait_for[1]"]
 
 
 def test_a_join_that_waits_for_itself_can_never_be_satisfied() -> None:
@@ -546,6 +659,35 @@ def test_all_problems_are_told_at_once_and_each_once() -> None:
         "edges[1].to",
         "on_budget_exceeded",
     ]
+
+
+def test_the_problems_of_the_definition_and_of_its_nodes_are_told_together() -> None:
+    found = problems(
+        {"a": {"type": "teleport"}, "b": {**WORK, "retry_policy": "mine"}, "c": {**WORK, "retry_policy": "often"}},
+        "a>z",
+        version="new",
+        colour="red",
+        retry_policies={"mine": {"max_attempts": 0}},
+    )
+
+    assert list(found) == [
+        "ir.version",
+        "ir.retry_policies.mine.max_attempts",
+        "ir.colour",
+        "nodes.a.type",
+        "nodes.c.retry_policy",
+        "edges[0].to",
+    ]
+
+
+def test_an_edge_that_is_no_edge_hides_no_problem_of_a_node() -> None:
+    assert list(problems({"a": {"type": "teleport"}}, edges=[{"from": "a"}])) == ["ir.edges[0].to", "nodes.a.type"]
+
+
+def test_the_shape_is_told_beside_problems_that_do_not_concern_it() -> None:
+    found = problems({"a": {**WORK, "retry_policy": "often"}, "b": None, "c": None}, "b>b", "c>c", start_node="a")
+
+    assert list(found) == ["nodes.a.retry_policy", "nodes.b", "nodes.c"]
 
 
 def test_a_refusal_reads_as_a_list_of_places() -> None:

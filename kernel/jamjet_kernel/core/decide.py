@@ -38,7 +38,7 @@ from .definition import (
 )
 from .expressions import ExpressionError
 from .graph import APPROVED, BRANCH, ERROR, NEXT, REJECTED, TIMEOUT, Edge, Graph, Node, item_of, map_of
-from .progress import INTERRUPTION, OPEN, Progress, RunStatus, Status, evolve, merge, timer_node, timers_of
+from .progress import BUSY, INTERRUPTION, OPEN, Progress, RunStatus, Status, evolve, merge, timer_node, timers_of
 from .retries import delay_of
 
 
@@ -445,7 +445,7 @@ class _Turn:
     def _conclude(self) -> bool:
         """Ends, pauses or resumes the execution where that follows; True when something may follow from it."""
         progress = self.progress
-        if progress.busy:
+        if self._is_busy():
             if progress.status is Status.PAUSED:
                 self.emit(ev.WorkflowResumed(at=self.at, reason="progress"))
         elif progress.waiting:
@@ -457,6 +457,13 @@ class _Turn:
             self._end(progress.error)
         self._mark_segment()
         return False
+
+    def _is_busy(self) -> bool:
+        """Whether more than waits is left. A map does nothing itself: its items may all be waiting."""
+        progress = self.progress
+        if not progress.waiting or progress.busy > len(self.graph.maps):
+            return progress.busy > 0
+        return any(run.status in BUSY and run.items is None for run in map(progress.run, progress.open_runs()))
 
     def _mark_segment(self) -> None:
         length = self.graph.definition.continue_as_new
@@ -821,18 +828,18 @@ class _Turn:
                 scope = self._scope(state=state, output=output, env=self.env)
             return edge.condition.is_true(scope)
 
-        branches = [edge for edge in edges if edge.route == BRANCH]
-        if branches:
-            ordered = sorted(branches, key=lambda edge: edge.condition is None)
-            return [edge for edge in [next(filter(holds, ordered), None)] if edge is not None]
         own = [edge for edge in edges if edge.route == route != NEXT]
-        plain = [edge for edge in edges if edge.route == NEXT]
         if route in (TIMEOUT, ERROR) or (route == REJECTED and own):
             return own
+        if any(edge.route == BRANCH for edge in edges):
+            branches = [edge for edge in edges if edge.route in (BRANCH, NEXT)]
+            ordered = sorted(branches, key=lambda edge: edge.condition is None)
+            return [edge for edge in [next(filter(holds, ordered), None)] if edge is not None]
+        plain = [edge for edge in edges if edge.route == NEXT]
         conditional = [edge for edge in plain if edge.condition is not None and holds(edge)]
-        if route == REJECTED or conditional:
+        if route == REJECTED or (conditional and not isinstance(node.config, Parallel)):
             return own + conditional
-        return own + [edge for edge in plain if edge.condition is None]
+        return own + conditional + [edge for edge in plain if edge.condition is None]
 
     def _go(self, way: _Way) -> None:
         self.touched.extend(way.taken)

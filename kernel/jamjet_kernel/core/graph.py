@@ -126,6 +126,10 @@ class Graph:
         return Rules(policy.pii_fields, policy.pii_detectors, policy.redaction_mode)
 
     @cached_property
+    def maps(self) -> tuple[Node, ...]:
+        return tuple(node for node in self.nodes.values() if isinstance(node.config, Map))
+
+    @cached_property
     def deciding(self) -> frozenset[str]:
         """The nodes after which a condition is read."""
         return frozenset(edge.source for edges in self.outgoing.values() for edge in edges if edge.condition)
@@ -184,8 +188,27 @@ def parse(ir: Any, kinds: Mapping[str, type[BaseModel]]) -> Graph:
     try:
         definition = Definition.model_validate(ir)
     except ValidationError as error:
-        raise Invalid(list(problems_of(error, "ir"))) from error
+        raise Invalid([*problems_of(error, "ir"), *_problems_beside(error, ir, kinds)]) from error
     return _Builder(definition, kinds).graph()
+
+
+def _problems_beside(
+    error: ValidationError, ir: Mapping[str, Any], kinds: Mapping[str, type[BaseModel]]
+) -> list[Problem]:
+    """What is wrong with nodes and edges, where fields of the definition are wrong already."""
+    wrong = {found["loc"][0] for found in error.errors()}
+    if wrong & {"models", "tools", "mcp_servers", "remote_agents"}:  # nodes may owe these what they seem to lack
+        return []
+    kept = {key: value for key, value in ir.items() if key not in wrong}
+    if "retry_policies" in wrong and isinstance(ir["retry_policies"], Mapping):
+        kept["retry_policies"] = dict.fromkeys(ir["retry_policies"], RetryPolicy())
+    try:
+        definition = Definition.model_validate({"workflow_id": "unnamed", "version": "0.0.0", **kept})
+    except ValidationError:
+        return []
+    builder = _Builder(definition, kinds)
+    builder.read()
+    return builder.problems
 
 
 def problems_of(
@@ -195,14 +218,18 @@ def problems_of(
     for found in error.errors(include_url=False):
         if (unless is not None and unless(found)) or _is_other_member(found):
             continue
-        steps = [prefix, *(str(step) for step in found["loc"] if not _is_union_step(str(step)))]
+        steps = [prefix, *(_step(step) for step in found["loc"] if not _is_union_step(str(step)))]
         message = found["msg"].removeprefix("Value error, ")
         match found["type"]:
             case "missing":
                 message = "is required"
             case "extra_forbidden":
                 message = "unknown field"
-        yield Problem(".".join(filter(None, steps)), message)
+        yield Problem(".".join(filter(None, steps)).replace(".[", "["), message)
+
+
+def _step(step: str | int) -> str:
+    return f"[{step}]" if isinstance(step, int) else step
 
 
 def _is_other_member(found: Mapping[str, Any]) -> bool:
@@ -226,17 +253,13 @@ class _Builder:
         self.edges: dict[str, list[Edge]] = {}
         self.ends: set[str] = set()
         self.bodies: set[str] = set()
+        #: An edge or a node is missing, so the shape of the whole says nothing.
+        self.is_torn = False
 
     def graph(self) -> Graph:
-        validator = self._validator()
-        for node_id, spec in self.definition.nodes.items():
-            self._add_node(node_id, spec)
-        self._adopt_bodies()
-        self._add_edges()
-        if self.problems:  # the shape of a broken graph says nothing
-            raise Invalid(self.problems)
-        start = self._start()
-        back = self._check_shape(start) if not self.problems else frozenset()
+        validator = self.read()
+        start = None if self.is_torn else self._start()
+        back = frozenset() if start is None else self._check_shape(start)
         if self.problems:
             raise Invalid(self.problems)
         return Graph(
@@ -249,8 +272,20 @@ class _Builder:
             validator=validator,
         )
 
+    def read(self) -> jsonschema_rs.Validator | None:
+        validator = self._validator()
+        for node_id, spec in self.definition.nodes.items():
+            self._add_node(node_id, spec)
+        self._adopt_bodies()
+        self._add_edges()
+        return validator
+
     def _problem(self, place: str, message: str) -> None:
         self.problems.append(Problem(place, message))
+
+    def _tear(self, place: str, message: str) -> None:
+        self._problem(place, message)
+        self.is_torn = True
 
     def _validator(self) -> jsonschema_rs.Validator | None:
         try:
@@ -269,6 +304,8 @@ class _Builder:
         node = self._node(node_id, raw, place)
         if node is not None:
             self.nodes[node_id] = node
+        if node is None or (node.config is None and node.kind in CONTROL_KINDS):
+            self.is_torn = True
 
     def _node(self, node_id: str, raw: dict[str, Any], place: str) -> Node | None:
         nested = isinstance(raw.get("kind"), Mapping)
@@ -414,6 +451,8 @@ class _Builder:
             self._problem(place, "give either node (the id of a node) or body (a node written here)")
         if config.body is None:
             return None
+        if config.body.get("on_error"):
+            self._problem(f"{place}.body.on_error", "a body has no routes; say it of what the body belongs to")
         body = self._node(node_id, config.body, f"{place}.body")
         return self._checked_body(body, f"{place}.body")
 
@@ -427,11 +466,11 @@ class _Builder:
         for node in list(self.nodes.values()):
             if not isinstance(node.config, Map | Finalizer) or node.config.node is None:
                 continue
-            place = f"nodes.{node.id}.kind.node"
+            place = f"{self._kind_place(node.id)}.node"
             body = self.nodes.get(node.config.node)
             if body is None:
                 if node.config.node not in self.definition.nodes:
-                    self._problem(place, f"there is no node {node.config.node!r}")
+                    self._tear(place, f"there is no node {node.config.node!r}")
                 continue
             self.bodies.add(body.id)
             self.nodes[node.id] = Node(**{**vars(node), "body": self._checked_body(body, place)})
@@ -441,72 +480,104 @@ class _Builder:
     def _add_edges(self) -> None:
         for node in self.nodes.values():
             self._add_routes(node)
+        told = {(edge.source, edge.target) for edges in self.edges.values() for edge in edges if edge.route != ERROR}
         for index, spec in enumerate(self.definition.edges):
             place = f"edges[{index}]"
-            if spec.source not in self.definition.nodes:
-                self._problem(f"{place}.from", f"there is no node {spec.source!r}")
+            if not self._is_source(spec.source, f"{place}.from"):
                 continue
-            known = {edge.target for edge in self.edges.get(spec.source, ()) if edge.route != ERROR}
-            if self._is_place(spec.target, f"{place}.to") and spec.target not in known:
-                condition = self._expression(spec.condition, f"{place}.condition")
+            condition = self._expression(spec.condition, f"{place}.condition")
+            # What a kind says of its own edges may be said again in the list.
+            if self._is_place(spec.target, f"{place}.to") and (spec.source, spec.target) not in told:
                 self._connect(Edge(spec.source, spec.target, condition))
+        self.ends |= {node.id for node in self.nodes.values() if isinstance(node.config, End)}
         for node in self.nodes.values():
             if isinstance(node.config, Join):
                 self._add_wait_for(node, node.config)
+        for node in self.nodes.values():
+            if isinstance(node.config, Parallel) and node.config.join is not None:
+                self._add_join(node.config, node.config.join, f"{self._kind_place(node.id)}.join")
         if (target := self.definition.on_budget_exceeded) is not None:
             self._is_place(target, "on_budget_exceeded")
         for node in self.nodes.values():
-            if isinstance(node.config, End):
-                self.ends.add(node.id)
-                if self.edges.get(node.id):
-                    self._problem(f"nodes.{node.id}", "nothing can follow an end")
+            if node.id in self.ends and self.edges.get(node.id):
+                self._tear(f"nodes.{node.id}", "nothing can follow an end")
 
     def _add_routes(self, node: Node) -> None:
         for place, target, route, condition in self._routes(node):
-            if target is not None and self._is_place(target, f"nodes.{node.id}.{place}"):
-                compiled = self._expression(condition, f"nodes.{node.id}.{place}.condition")
+            if target is not None and self._is_place(target, place) and self._is_source(node.id, place):
+                compiled = self._expression(condition, f"{place}.condition")
                 self._connect(Edge(node.id, target, compiled, route))
 
     def _routes(self, node: Node) -> Iterator[tuple[str, str | None, str, str | None]]:
         """What a kind says of its own edges: (place, target, route, condition)."""
-        raw = self.definition.nodes[node.id]
-        prefix = "kind." if isinstance(raw.get("kind"), Mapping) else ""
-        yield "on_error", raw.get("on_error"), ERROR, None
+        place = self._kind_place(node.id)
+        yield f"nodes.{node.id}.on_error", self.definition.nodes[node.id].get("on_error"), ERROR, None
         match node.config:
             case Condition(branches=branches):
                 for index, branch in enumerate(branches):
-                    yield f"{prefix}branches[{index}]", branch.target, BRANCH, branch.condition
+                    yield f"{place}.branches[{index}]", branch.target, BRANCH, branch.condition
             case Parallel(branches=targets):
                 for index, target in enumerate(targets):
-                    yield f"{prefix}branches[{index}]", target, NEXT, None
+                    yield f"{place}.branches[{index}]", target, NEXT, None
             case HumanApproval() as approval:
-                yield f"{prefix}on_approved", approval.on_approved, APPROVED, None
-                yield f"{prefix}on_rejected", approval.on_rejected, REJECTED, None
-                yield f"{prefix}fallback_node", approval.fallback_node, TIMEOUT, None
+                yield f"{place}.on_approved", approval.on_approved, APPROVED, None
+                yield f"{place}.on_rejected", approval.on_rejected, REJECTED, None
+                yield f"{place}.fallback_node", approval.fallback_node, TIMEOUT, None
             case Wait(on_timeout=target):
-                yield f"{prefix}on_timeout", target, TIMEOUT, None
+                yield f"{place}.on_timeout", target, TIMEOUT, None
+
+    def _kind_place(self, node_id: str) -> str:
+        nested = isinstance(self.definition.nodes[node_id].get("kind"), Mapping)
+        return f"nodes.{node_id}.kind" if nested else f"nodes.{node_id}"
 
     def _add_wait_for(self, node: Node, join: Join) -> None:
-        place = f"nodes.{node.id}.kind.wait_for"
+        place = f"{self._kind_place(node.id)}.wait_for"
         for index, source in enumerate(join.wait_for):
             if source not in self.definition.nodes:
-                self._problem(f"{place}[{index}]", f"can never be satisfied: there is no node {source!r}")
+                self._tear(f"{place}[{index}]", f"can never be satisfied: there is no node {source!r}")
             elif source == node.id:
-                self._problem(f"{place}[{index}]", "can never be satisfied: a join cannot wait for itself")
-            elif node.id not in {edge.target for edge in self.edges.get(source, ())}:
+                self._tear(f"{place}[{index}]", "can never be satisfied: a join cannot wait for itself")
+            elif self._is_source(source, f"{place}[{index}]") and node.id not in {
+                edge.target for edge in self.edges.get(source, ())
+            }:
                 self._connect(Edge(source, node.id))
-        for other in list(self.nodes.values()):
-            if isinstance(other.config, Parallel) and other.config.join == node.id and not join.wait_for:
-                for branch in other.config.branches:
-                    if not self.edges.get(branch) and branch not in self.ends:
-                        self._connect(Edge(branch, node.id))
+
+    def _add_join(self, parallel: Parallel, join_id: str, place: str) -> None:
+        join = self._config_of(join_id)
+        if self._is_place(join_id, place) and not (isinstance(join, Join) and join.wait_for):
+            for branch in parallel.branches:
+                self._lead_to_join(branch, join_id)
+
+    def _lead_to_join(self, branch: str, join_id: str) -> None:
+        """The ends of a branch that has no way to the join of its parallel get one."""
+        reached = _reach([branch], self._all_targets())
+        if join_id not in reached:
+            for end in sorted(reached & self.nodes.keys() - self.ends):
+                if not self.edges.get(end):
+                    self._connect(Edge(end, join_id))
+
+    def _all_targets(self) -> dict[str, list[str]]:
+        return {source: [edge.target for edge in edges] for source, edges in self.edges.items()}
+
+    def _is_source(self, source: str, place: str) -> bool:
+        if source not in self.definition.nodes:
+            self._tear(place, f"there is no node {source!r}")
+        elif self._is_aside(source):
+            self._tear(place, f"{source!r} is run by what it belongs to; no edge leads on from there")
+        else:
+            return True
+        return False
+
+    def _is_aside(self, node_id: str) -> bool:
+        """A body or a finalizer: no edge has to do with it."""
+        return node_id in self.bodies or isinstance(self._config_of(node_id), Finalizer)
 
     def _is_place(self, target: str, place: str) -> bool:
         if target == TERMINAL or target in self.definition.nodes:
-            if target in self.bodies or isinstance(self._config_of(target), Finalizer):
-                self._problem(place, f"{target!r} is run by what it belongs to; no edge leads there")
+            if self._is_aside(target):
+                self._tear(place, f"{target!r} is run by what it belongs to; no edge leads there")
             return True
-        self._problem(place, f"leads to {target!r}, but there is no such node")
+        self._tear(place, f"leads to {target!r}, but there is no such node")
         return False
 
     def _config_of(self, node_id: str) -> BaseModel | None:
@@ -520,12 +591,17 @@ class _Builder:
     def _start(self) -> str | None:
         wanted = self.definition.start_node
         if wanted is not None:
-            if wanted not in self.nodes or wanted in self.bodies:
+            if wanted not in self.nodes:
                 self._problem("start_node", f"there is no node {wanted!r}")
-            return wanted
+            elif self._is_aside(wanted):
+                self._problem("start_node", f"{wanted!r} is run by what it belongs to; no workflow starts there")
+            else:
+                return wanted
+            return None
         reached = {edge.target for edges in self.edges.values() for edge in edges if edge.target != edge.source}
-        reached |= {self.definition.on_budget_exceeded or ""}
         candidates = [node for node in self._main_nodes() if node not in reached]
+        if len(candidates) > 1 and self.definition.on_budget_exceeded in candidates:
+            candidates.remove(self.definition.on_budget_exceeded)
         if len(candidates) != 1:
             among = ", ".join(candidates or self._main_nodes())
             self._problem("start_node", f"is needed: the workflow could start at any of {among}")
@@ -533,41 +609,50 @@ class _Builder:
         return candidates[0]
 
     def _main_nodes(self) -> list[str]:
-        return [
-            node.id
-            for node in self.nodes.values()
-            if node.id not in self.bodies and not isinstance(node.config, Finalizer)
-        ]
+        return [node_id for node_id in self.nodes if not self._is_aside(node_id)]
 
-    def _check_shape(self, start: str | None) -> frozenset[tuple[str, str]]:
+    def _check_shape(self, start: str) -> frozenset[tuple[str, str]]:
         roots = [root for root in (start, self.definition.on_budget_exceeded) if root in self.nodes]
-        targets = {source: [edge.target for edge in edges] for source, edges in self.edges.items()}
+        targets = self._all_targets()
         reachable = _reach(roots, targets)
         for node_id in self._main_nodes():
             if node_id not in reachable:
                 self._problem(f"nodes.{node_id}", f"is never reached from {start!r}")
-        self._check_way_out(targets)
+        self._check_conditions()
+        self._check_way_out(reachable, targets)
         back = _back_edges(roots, targets)
         self._check_joins(back)
         return back
 
-    def _check_way_out(self, targets: Mapping[str, Iterable[str]]) -> None:
+    def _check_conditions(self) -> None:
+        for node in self.nodes.values():
+            if isinstance(node.config, Condition) and all(edge.route == ERROR for edge in self.edges.get(node.id, ())):
+                self._problem(f"{self._kind_place(node.id)}.branches", "a condition without a branch can only fail")
+
+    def _check_way_out(self, reachable: set[str], targets: Mapping[str, Iterable[str]]) -> None:
         sources: dict[str, list[str]] = {}
         for source, ends in targets.items():
             for target in ends:
                 sources.setdefault(target, []).append(source)
-        exits = [node_id for node_id in self.nodes if not targets.get(node_id)]
+        exits = [node_id for node_id in self.nodes if self._may_be_last(node_id)]
         finds_out = _reach([*exits, TERMINAL], sources)
         for node_id in self._main_nodes():
-            if node_id not in finds_out:
+            if node_id in reachable and node_id not in finds_out:
                 self._problem(f"nodes.{node_id}", "leads round and round: no way from here to an end")
+
+    def _may_be_last(self, node_id: str) -> bool:
+        """Whether the node can be done without an edge being taken: the path ends there then."""
+        edges = self.edges.get(node_id, ())
+        if isinstance(self._config_of(node_id), Condition):
+            return not edges
+        return all(edge.route not in (NEXT, APPROVED) or edge.condition for edge in edges)
 
     def _check_joins(self, back: frozenset[tuple[str, str]]) -> None:
         for source, target in sorted(back):
             join = self._config_of(target)
             if isinstance(join, Join) and source in join.wait_for:
                 message = f"can never be satisfied: {source!r} comes only after this join"
-                self._problem(f"nodes.{target}.kind.wait_for", message)
+                self._problem(f"{self._kind_place(target)}.wait_for", message)
 
 
 def _refuse(uri: str) -> Any:
