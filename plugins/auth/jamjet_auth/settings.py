@@ -19,9 +19,7 @@ class AuthSettings(BaseSettings):
     bootstrap_token: SecretStr | None = Field(
         None, description="Plain text of an operator's token that is made at the start, where it is not there yet."
     )
-    jwt_issuer: str | None = Field(
-        None, description="The identity provider whose tokens are taken: their `iss`."
-    )
+    jwt_issuer: str | None = Field(None, description="The identity provider whose tokens are taken: their `iss`.")
     jwt_audience: Names = Field((), description="Who its tokens must be for: any of these in `aud`.")
     jwt_jwks_url: str | None = Field(
         None, description="Where its keys are: else what its /.well-known/openid-configuration says."
