@@ -18,6 +18,7 @@ from http_support import APPROVAL, WAIT, Client, Json, step, token_of, workflow
 from jamjet_kernel import Settings
 from jamjet_kernel.core import chain_export
 from jamjet_kernel.core.chain import AuditRecord, digest_of, signed_bytes
+from jamjet_kernel.errors import PluginError
 from jamjet_kernel.http import create_app
 from jamjet_kernel.ports import Principal, Role
 from jamjet_kernel.runtime import Runtime, open_runtime
@@ -361,6 +362,21 @@ async def test_an_export_says_what_was_done(client: Client) -> None:
     lines = [json.loads(line) for line in (await client.get("/audit/export")).content.splitlines()]
 
     assert types(lines[1:]) == types(await records(client))
+
+
+async def test_records_stay_valid_when_the_runtime_gets_another_key(settings: Settings) -> None:
+    async with open_runtime(settings) as runtime:
+        await runtime.register(Principal(), workflow())
+        earlier = runtime.audit.public_key
+    (settings.home_folder / "signing.key").unlink()
+
+    async with open_runtime(settings) as runtime:
+        assert (await runtime.audit.verify(Principal())).faults
+    async with open_runtime(settings.model_copy(update={"audit_keys": earlier})) as runtime:
+        assert not (await runtime.audit.verify(Principal())).faults
+    with pytest.raises(PluginError, match="JAMJET_AUDIT_KEYS"):
+        async with open_runtime(settings.model_copy(update={"audit_keys": earlier.replace("M", "?")})):
+            pass
 
 
 # Retention
