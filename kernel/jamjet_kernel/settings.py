@@ -65,6 +65,10 @@ class Settings(BaseSettings):
     agent_liveness_secs: float = Field(
         60.0, gt=0, description="Seconds after its last heartbeat from which an agent counts as unreachable."
     )
+    audit_keys: str | None = Field(
+        None,
+        description="The public keys (PEM) it had before: what they signed in the audit log stays valid.",
+    )
     audit_retention_days: int | None = Field(
         None, ge=1, description="How long audit records are kept; for ever when not set."
     )

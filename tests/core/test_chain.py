@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
@@ -46,7 +47,7 @@ def check(signature: bytes, message: bytes) -> bool:
 
 def record(number: int, **changes: object) -> AuditRecord:
     told = AuditRecord(f"audit_{number}", "node_completed", "worker:w1", 1_700_000_000_000 + number, "exec_1")
-    return replace(told, **changes)
+    return msgspec.structs.replace(told, **changes)
 
 
 def chain(*transactions: int, sign: Sign = ours) -> list[SealedRecord]:
@@ -80,7 +81,7 @@ def test_an_untouched_chain_has_no_fault() -> None:
 
 def test_the_digest_is_what_the_documentation_says() -> None:
     told = AuditRecord("audit_1", "node_completed", 'a"é', 12, None, "r", None, None, b'{"x":1}')
-    canonical = f'["acme",1,"{"00" * 32}","audit_1","node_completed","a\\"é",12,null,"r",null,null,"eyJ4IjoxfQ=="]'
+    canonical = f'["acme",1,"{"00" * 32}",["audit_1","node_completed","a\\"é",12,null,"r",null,null,"eyJ4IjoxfQ=="]]'
 
     digest = digest_of("acme", 1, BEGINNING, told)
 

@@ -18,8 +18,9 @@ from http_support import APPROVAL, WAIT, Client, Json, step, token_of, workflow
 from jamjet_kernel import Settings
 from jamjet_kernel.core import chain_export
 from jamjet_kernel.core.chain import AuditRecord, digest_of, signed_bytes
+from jamjet_kernel.errors import PluginError
 from jamjet_kernel.http import create_app
-from jamjet_kernel.ports import Role
+from jamjet_kernel.ports import Principal, Role
 from jamjet_kernel.runtime import Runtime, open_runtime
 from jamjet_kernel.runtime.identity import checker
 
@@ -142,6 +143,18 @@ async def test_who_is_turned_away_is_counted_and_told_together(settings: Setting
     assert found["access_denied"]["data"]["tried"] == "POST /workflows"
     assert found["access_denied"]["actor_id"] != "anonymous"
     assert found["authentication_failed"]["address"]
+
+
+async def test_many_who_are_turned_away_are_not_many_records(runtime: Runtime, client: Client) -> None:
+    for number in range(1500):
+        nobody = Principal(address=f"10.0.{number // 256}.{number % 256}")
+        runtime.refusals.note("authentication_failed", nobody, tried="GET /workers", reason="no")
+
+    await runtime.refusals.write()
+
+    found, total = await runtime.audit.page(Principal(), event_type="authentication_failed", actor_id="various")
+    assert (total, json.loads(found[0].record.data)["count"]) == (1, 500)  # type: ignore[union-attr]
+    assert (await client.get("/audit", "event_type=authentication_failed")).json["total"] == 1001
 
 
 # Looking through
@@ -349,6 +362,21 @@ async def test_an_export_says_what_was_done(client: Client) -> None:
     lines = [json.loads(line) for line in (await client.get("/audit/export")).content.splitlines()]
 
     assert types(lines[1:]) == types(await records(client))
+
+
+async def test_records_stay_valid_when_the_runtime_gets_another_key(settings: Settings) -> None:
+    async with open_runtime(settings) as runtime:
+        await runtime.register(Principal(), workflow())
+        earlier = runtime.audit.public_key
+    (settings.home_folder / "signing.key").unlink()
+
+    async with open_runtime(settings) as runtime:
+        assert (await runtime.audit.verify(Principal())).faults
+    async with open_runtime(settings.model_copy(update={"audit_keys": earlier})) as runtime:
+        assert not (await runtime.audit.verify(Principal())).faults
+    with pytest.raises(PluginError, match="JAMJET_AUDIT_KEYS"):
+        async with open_runtime(settings.model_copy(update={"audit_keys": earlier.replace("M", "?")})):
+            pass
 
 
 # Retention

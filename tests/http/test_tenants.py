@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from typing import Any, cast
 
 import http_steps
 import pytest
-from http_callers import Believing, Caller, calling
+from http_callers import Caller, calling
 from http_support import APPROVAL, step, workflow
 from pydantic import BaseModel
 
 from jamjet_kernel import Settings, hookimpl
 from jamjet_kernel.core.events import Usage
-from jamjet_kernel.ports import NodeCall, NodeExecutor, NodeResult
-from jamjet_kernel.runtime import open_runtime
+from jamjet_kernel.ports import NodeCall, NodeExecutor, NodeResult, Storage, Tenant
 from jamjet_kernel.runtime.limits import LastMinute, _next_month, month_of
+from jamjet_kernel.runtime.tenants import KnownTerms
+from jamjet_kernel.runtime.world import RealWorld
 
 Json = dict[str, Any]
 GATE = {**step("wait_for_gate"), "input_mapping": {"gate": "{{ state.gate }}"}}
@@ -540,21 +541,67 @@ async def test_a_model_must_be_allowed_by_every_layer(root: Caller) -> None:
     assert await ends("small", ["large"]) == "failed"
 
 
-# Nothing is read for it
+# What is known of a tenant
 
 
-async def test_a_request_reads_no_database_to_know_its_tenant(settings: Settings) -> None:
-    async with open_runtime(settings, extra_plugins=[Believing()]) as runtime:
-        reads = 0
-        get = runtime.storage.tenants.get
+class Rows:
+    """Of the storage, only what terms are read from."""
 
-        async def counted(tenant_id: str) -> Any:
-            nonlocal reads
-            reads += 1
-            return await get(tenant_id)
+    def __init__(self, exclusive: bool) -> None:
+        self.exclusive = exclusive
+        self.tenants = self
+        self.reads = 0
+        self.pause = asyncio.Event()
+        self.pause.set()
 
-        runtime.storage.tenants.get = counted  # type: ignore[method-assign]
-        for _ in range(100):
-            await runtime.tenants.terms("default")
+    async def get(self, tenant_id: str) -> Tenant:
+        self.reads += 1
+        read = Tenant(tenant_id, f"read {self.reads}", 0)
+        await self.pause.wait()
+        return read
 
-        assert reads == 1
+
+class Clock(RealWorld):
+    at = 0.0
+
+    def stopwatch(self) -> float:
+        return self.at
+
+
+async def name_in(known: KnownTerms) -> str | None:
+    tenant = (await known.get("acme")).tenant
+    return tenant and tenant.name
+
+
+async def test_a_request_reads_no_database_to_know_its_tenant() -> None:
+    rows, clock = Rows(exclusive=True), Clock()
+    known = KnownTerms(cast(Storage, rows), clock)
+
+    for clock.at in range(0, 100_000, 1000):
+        await known.get("acme")
+
+    assert rows.reads == 1
+
+
+async def test_what_another_process_changed_is_known_soon() -> None:
+    rows, clock = Rows(exclusive=False), Clock()
+    known = KnownTerms(cast(Storage, rows), clock)
+
+    names = []
+    for clock.at in (0, 4999, 5000):
+        names.append(await name_in(known))
+
+    assert names == ["read 1", "read 1", "read 2"]
+
+
+async def test_what_was_read_before_a_change_is_not_kept_after_it() -> None:
+    rows = Rows(exclusive=True)
+    known = KnownTerms(cast(Storage, rows), Clock())
+    rows.pause.clear()
+    slow = asyncio.create_task(name_in(known))
+    await asyncio.sleep(0)
+
+    known.changed("acme")
+    rows.pause.set()
+
+    assert (await slow, await name_in(known)) == ("read 1", "read 2")

@@ -1,7 +1,8 @@
 """The audit chain: records that nobody can change, drop, reorder or add without being found out.
 
 Rule 1: a digest is the SHA-256 of `VERSION` and the canonical JSON (RFC 8785) of one array: the tenant, the sequence,
-the digest before it in hexadecimal, and every field of the record in the order of `AuditRecord`, its data in base64.
+the digest before it in hexadecimal, and an array of the record's fields in the order of `AuditRecord`, its data in
+base64.
 Rule 2: a signature covers `VERSION` and a digest, and by it all records before. Some record after each must be signed.
 Rule 3: what was removed on purpose is told by a later record of the chain itself, `FORGOTTEN`. Where records were
 removed from the middle, their digests stay.
@@ -24,8 +25,7 @@ FORGOTTEN = "audit_forgotten"
 """A record of this type says what was removed on purpose: `Forgotten` is its data."""
 
 
-@dataclass(frozen=True, slots=True)
-class AuditRecord:
+class AuditRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Who did what to what. `event_type` is in snake case and the past tense: `node_completed`, `token_revoked`.
 
     `resource` names what was changed (`workflow/research@1.0.0`); `data` is JSON: what else there is to tell.
@@ -91,21 +91,7 @@ _sha256 = hashlib.sha256
 
 
 def digest_of(tenant_id: str, sequence: int, previous: bytes, record: AuditRecord) -> bytes:
-    told = (
-        tenant_id,
-        sequence,
-        previous.hex(),
-        record.audit_id,
-        record.event_type,
-        record.actor_id,
-        record.created_at,
-        record.execution_id,
-        record.resource,
-        record.request_id,
-        record.address,
-        record.data,
-    )
-    return _sha256(VERSION + _encode(told)).digest()
+    return _sha256(VERSION + _encode((tenant_id, sequence, previous.hex(), record))).digest()
 
 
 def signed_bytes(digest: bytes) -> bytes:

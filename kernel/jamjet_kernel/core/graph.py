@@ -80,6 +80,12 @@ class Node:
     def names_tool(self) -> bool:
         return isinstance(getattr(self.model, "tool_name", None), property)
 
+    @cached_property
+    def agent(self) -> str | None:
+        """Who does the work, where the node hands it to an agent."""
+        named = (self.raw.get(name) for name in ("agent", "agent_ref", "remote_agent"))
+        return next((agent for agent in named if isinstance(agent, str)), None)
+
     def rendered(self, fields: Mapping[str, Any] | None) -> BaseModel:
         """The configuration with its rendered fields. Raises pydantic's ValidationError."""
         if self.config is not None:

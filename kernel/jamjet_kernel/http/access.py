@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from falcon.asgi import Request, Response
 from falcon.constants import COMBINED_METHODS
@@ -15,8 +14,6 @@ from ..runtime import Runtime
 
 ACTING_FOR = "X-JamJet-Tenant"
 """The header by which an operator of the default tenant acts for another."""
-
-_ANYBODY = Principal()
 
 
 class AccessControl:
@@ -45,11 +42,12 @@ class AccessControl:
         access = self._needed.get((req.uri_template or "", req.method))
         if access is None or access is Access.OPEN:  # None: the answer is a 405, or the options
             return
-        caller = replace(_ANYBODY, request_id=req.context.request_id, address=req.remote_addr)
+        caller = Principal(request_id=req.context.request_id, address=req.remote_addr)
         try:
             if not self._is_off:
                 found = await self._authenticated(req)
-                caller = replace(found, request_id=caller.request_id, address=caller.address)
+                # Not by `replace`: that alone takes longer than to look a token up.
+                caller = Principal(found.id, found.tenant_id, found.role, caller.request_id, caller.address)
             req.context.principal = await self._admitted(req, caller, access)
         except (Unauthenticated, Forbidden) as refusal:
             event_type = "access_denied" if isinstance(refusal, Forbidden) else "authentication_failed"

@@ -72,7 +72,7 @@ class Audit:
         answer(resp, {"algorithm": "Ed25519", "public_key": self._log.public_key})
 
     async def _lines(self, principal: Principal, end: ChainEnd | None) -> AsyncIterator[bytes]:
-        yield chain_export.header(principal.tenant_id, self._log.public_key, end)
+        yield chain_export.header(principal.tenant_id, self._log.all_keys, end)
         async for portion in self._log.portions(principal.tenant_id, end):
             yield b"".join(map(chain_export.line, portion))
 

@@ -54,7 +54,9 @@ async def _ours(req: Request, resp: Response, error: JamJetError, params: dict[s
     if status >= 500 and status != 502:  # a 502 is another server's fault
         _log.error("%s %s: %s", req.method, req.path, error, extra=_extra(req), exc_info=error)
     if status == 401:
-        resp.set_header("WWW-Authenticate", "Bearer")
+        # RFC 6750, 3.1: who brought no credential is not told that one is wrong.
+        brought = req.get_header("Authorization") is not None
+        resp.set_header("WWW-Authenticate", 'Bearer error="invalid_token"' if brought else "Bearer")
     if isinstance(error, RateExceeded):
         resp.set_header("Retry-After", str(math.ceil(error.retry_after)))
     message = _sentences(error.problems) if isinstance(error, Invalid) else str(error)

@@ -37,7 +37,7 @@ def audited(
         resource=resource,
         request_id=principal.request_id,
         address=principal.address,
-        data=_told(data),
+        data=_encode(_known(data)),
     )
 
 
@@ -63,6 +63,7 @@ class Auditor:
             tell = TOLD.get(type(event))
             if tell is None or (told := tell(event)) is None:
                 continue
+            told["sequence"] = sequence
             is_cause = _is_cause(event, cause)
             record = AuditRecord(
                 self._world.new_id("audit"),
@@ -73,7 +74,7 @@ class Auditor:
                 _resource(graph, event),
                 principal.request_id if principal else None,
                 principal.address if principal and is_cause else None,
-                _told({"sequence": sequence, **told}),
+                _encode(told),
             )
             records.append(record)
         return records
@@ -94,11 +95,8 @@ def _is_cause(event: ev.Event, cause: ev.Event) -> bool:
 
 def _agent(graph: Graph, node_id: str) -> str | None:
     """Who did the work, where the node hands it to an agent."""
-    raw = graph.worker_node(node_id).raw
-    for name in ("agent", "agent_ref", "remote_agent"):
-        if isinstance(agent := raw.get(name), str):
-            return f"agent:{agent}"
-    return None
+    agent = graph.worker_node(node_id).agent
+    return f"agent:{agent}" if agent else None
 
 
 def _resource(graph: Graph, event: ev.Event) -> str:
@@ -111,7 +109,7 @@ def _resource(graph: Graph, event: ev.Event) -> str:
 
 
 def _started(event: ev.WorkflowStarted) -> dict[str, Any]:
-    return {"parent": event.parent, "forked_from": event.forked_from}
+    return _known({"parent": event.parent, "forked_from": event.forked_from})
 
 
 def _failed(event: ev.WorkflowFailed) -> dict[str, Any]:
@@ -127,11 +125,12 @@ def _node_failed(event: ev.NodeFailed) -> dict[str, Any] | None:
 
 def _approval(event: ev.ApprovalReceived) -> dict[str, Any]:
     changed = sorted(event.state_patch) if event.state_patch else None
-    return {"decision": event.decision, "user_id": event.user_id, "comment": event.comment, "changed": changed}
+    told = {"decision": event.decision, "user_id": event.user_id, "comment": event.comment, "changed": changed}
+    return _known(told)
 
 
 def _fields(*names: str) -> Callable[[Any], dict[str, Any]]:
-    return lambda event: {name: getattr(event, name) for name in names}
+    return lambda event: {name: value for name in names if (value := getattr(event, name)) is not None}
 
 
 TOLD: Mapping[type, Callable[[Any], dict[str, Any] | None]] = {
@@ -165,5 +164,5 @@ def _snake_case(name: str) -> str:
 EVENT_TYPES = {kind: _snake_case(kind.__name__) for kind in TOLD}
 
 
-def _told(data: Mapping[str, Any]) -> bytes:
-    return _encode({name: value for name, value in data.items() if value is not None})
+def _known(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if value is not None}

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from ..core.chain import FORGOTTEN, Anchor, Fault, Verification
+from ..errors import PluginError
 from ..ports import DEFAULT_TENANT, AuditRecord, ChainEnd, Principal, SealedRecord, Storage
 from .audit import RUNTIME
 from .identity import Identity, checker
@@ -34,12 +35,16 @@ class Verified:
 
 
 class AuditLog:
-    def __init__(self, storage: Storage, world: World, identity: Identity) -> None:
+    """`earlier_keys`: public keys in PEM that the runtime signed with before it got the one that it has."""
+
+    def __init__(self, storage: Storage, identity: Identity, earlier_keys: str | None) -> None:
         self._storage = storage
-        self._world = world
         self.public_key = identity.public_pem
         self._verifying = asyncio.Lock()
-        self._check = checker(identity.public_pem)
+        self.all_keys = identity.public_pem
+        if earlier_keys is not None:
+            self.all_keys += _readable(earlier_keys.replace("\\n", "\n"))
+        self._check = checker(self.all_keys)
 
     async def page(self, principal: Principal, **asked: Any) -> tuple[list[SealedRecord], int]:
         return await self._storage.audit.page(principal.tenant_id, **asked)
@@ -86,6 +91,14 @@ class AuditLog:
         return await self._storage.audit.end(principal.tenant_id)
 
 
+def _readable(keys: str) -> str:
+    try:
+        checker(keys)
+    except ValueError as error:
+        raise PluginError(f"JAMJET_AUDIT_KEYS cannot be used: {error}") from error
+    return keys
+
+
 class Retention:
     """Once a day, removes what is older than it may become: by the setting, and by each workflow's `data_policy`."""
 
@@ -100,11 +113,11 @@ class Retention:
         now = self._world.now()
         if now < self._next:
             return
-        self._next = now + DAY
         for tenant_id in await self._tenants():
             removed = await self._shorten(tenant_id, now)
             if removed:
                 log.info("%d audit records of the tenant %s were too old", removed, tenant_id)
+        self._next = now + DAY
 
     async def _shorten(self, tenant_id: str, now: int) -> int:
         removed = 0

@@ -40,19 +40,30 @@ class Identity:
 
 
 def checker(public_pem: str) -> Callable[[bytes, bytes], bool]:
-    """Whether a signature, the first argument, is the key's over a message. Raises `ValueError` for no such key."""
-    key = load_pem_public_key(public_pem.encode())
+    """Whether a signature, the first argument, is one of the keys' over a message. The PEM may hold several keys, one
+    after the other. Raises `ValueError` where it holds none."""
+    keys = [_public(f"{pem}{_END}") for pem in public_pem.split(_END)[:-1]]
+    if not keys:
+        raise ValueError("it holds no public key in PEM")
+    return lambda signature, message: any(_is_signed(key, signature, message) for key in keys)
+
+
+_END = "-----END PUBLIC KEY-----"
+
+
+def _public(pem: str) -> Ed25519PublicKey:
+    key = load_pem_public_key(pem.strip().encode())
     if not isinstance(key, Ed25519PublicKey):
-        raise ValueError("it is a key of another kind; it must be Ed25519")
+        raise ValueError("it holds a key of another kind; it must be Ed25519")
+    return key
 
-    def check(signature: bytes, message: bytes) -> bool:
-        try:
-            key.verify(signature, message)
-        except InvalidSignature:
-            return False
-        return True
 
-    return check
+def _is_signed(key: Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
+    try:
+        key.verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def load_identity(settings: Settings) -> Identity:

@@ -138,7 +138,7 @@ class Runtime:
         self.journal = Journal(storage, self._committed)
         self._commits = Commits(self.world, self.worker_id)
         self._redaction_key = identity.secret("redaction")
-        self.audit = AuditLog(storage, self.world, identity)
+        self.audit = AuditLog(storage, identity, settings.audit_keys)
         self.refusals = Refusals(storage, self.world)
         self.retention = Retention(storage, self.world, settings.audit_retention_days)
         self.alarms = Alarms(self.world)

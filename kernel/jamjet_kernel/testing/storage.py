@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from ..core.chain import FORGOTTEN, Fault, verify
@@ -122,7 +123,7 @@ async def pages(page: Callable[[Any], Awaitable[list[Any]]], cursor: Callable[[A
 
 
 def audited(event_type: str, at: int = NOON, actor_id: str = "anna", **changes: Any) -> AuditRecord:
-    return replace(AuditRecord(f"audit_{event_type}", event_type, actor_id, at), **changes)
+    return msgspec.structs.replace(AuditRecord(f"audit_{event_type}", event_type, actor_id, at), **changes)
 
 
 def sign(message: bytes) -> bytes:
@@ -1177,10 +1178,9 @@ class AuditContract:
         assert await faults(storage) == []
 
     async def test_a_workflows_records_can_be_forgotten_from_among_others(self, storage: Storage) -> None:
-        old, new = audited("old"), audited("new", at=NOON + 5)
-        await store(storage, commit("a", workflow_id="short", audit=[replace(old, execution_id="a")] * 2))
-        await store(storage, commit("b", workflow_id="long", audit=[replace(old, execution_id="b")]))
-        await store(storage, commit("a", 1, workflow_id="short", audit=[replace(new, execution_id="a")]))
+        await store(storage, commit("a", workflow_id="short", audit=[audited("old", execution_id="a")] * 2))
+        await store(storage, commit("b", workflow_id="long", audit=[audited("old", execution_id="b")]))
+        await store(storage, commit("a", 1, workflow_id="short", audit=[audited("new", at=NOON + 5, execution_id="a")]))
         told = audited(FORGOTTEN, at=NOON + 9)
 
         gone = await storage.audit.forget(TENANT, NOON + 1, told, workflow=("short", "1.0.0"))

@@ -103,25 +103,28 @@ class ApiTokens:
             return None
         changes = self._changes
         if (stale := self._known.get(digest)) and not _has_ended(stale.token, now):
-            stale.until = now + FRESH  # the other requests of this moment need not ask as well
+            stale.until = _fresh_until(stale.token, now)  # the other requests of this moment need not ask as well
         try:
             token = await self._tokens.by_digest(digest)
-        except BaseException:
+        finally:
             self._known.pop(digest, None)
-            raise
+        is_current = changes == self._changes  # else what was read may be older than a change
         if token is None or _has_ended(token, now):
-            self._known.pop(digest, None)
-            if changes == self._changes:  # else what was read may be older than the change
+            if is_current:
                 _remember(self._refused, digest, now + FRESH)
             return None
-        known = _Known(token, _principal(token), min(now + FRESH, token.expires_at or now + FRESH))
-        if changes == self._changes:
+        known = _Known(token, _principal(token), _fresh_until(token, now))
+        if is_current:
             _remember(self._known, digest, known)
         return known
 
 
 def _has_ended(token: Token, now: int) -> bool:
     return token.revoked_at is not None or (token.expires_at is not None and token.expires_at <= now)
+
+
+def _fresh_until(token: Token, now: int) -> int:
+    return now + FRESH if token.expires_at is None else min(now + FRESH, token.expires_at)
 
 
 def _principal(token: Token) -> Principal:

@@ -9,8 +9,11 @@ Header = Callable[[str], str | None]
 
 
 def credential_of(header: Header) -> str | None:
-    scheme, _, credential = (header("Authorization") or "").partition(" ")
-    return credential.strip() or None if scheme.lower() == "bearer" else None
+    given = header("Authorization")
+    if given is None:
+        return None
+    scheme, _, credential = given.partition(" ")
+    return credential.strip() or None if scheme == "Bearer" or scheme.lower() == "bearer" else None
 
 
 def digest_of(credential: str) -> bytes:

@@ -7,10 +7,10 @@ it only from where it was read. So it comes last in a transaction.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple, replace
 from sqlalchemy import Connection, Select, column, delete, func, select, update
 
 from jamjet_kernel import AuditRecord, Commit, SealedRecord, StorageError
@@ -94,33 +94,13 @@ def _append(tx: Connection, told: Mapping[str, Sequence[AuditRecord]]) -> None:
         for record in records:
             sequence += 1
             digest = audit_chain.digest_of(tenant_id, sequence, previous, record)
-            rows.append(_row(tenant_id, sequence, record, previous, digest))
+            rows.append((tenant_id, sequence, *astuple(record), previous, digest, None))
             previous = digest
         signature = sign(audit_chain.signed_bytes(previous))
         rows[-1] = (*rows[-1][:-1], signature)
         moved.append((tenant_id, expected, sequence, previous, signature))
     if _INSERT.run(tx, rows) != len(rows) or _MOVE.run(tx, moved) != len(moved):
         raise StorageError("the audit chain was moved by somebody who did not hold it; nothing was stored")
-
-
-def _row(tenant_id: str, sequence: int, record: AuditRecord, previous: bytes, digest: bytes) -> Row:
-    """In the order of the table's columns."""
-    return (
-        tenant_id,
-        sequence,
-        record.audit_id,
-        record.event_type,
-        record.actor_id,
-        record.created_at,
-        record.execution_id,
-        record.resource,
-        record.request_id,
-        record.address,
-        record.data,
-        previous,
-        digest,
-        None,
-    )
 
 
 _INSERT = insert_new(_audit)
