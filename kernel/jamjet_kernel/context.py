@@ -64,7 +64,8 @@ def _emitter(emit: Callable[[Any], Awaitable[None]], loop: asyncio.AbstractEvent
 
     def either(data: Any) -> Any:
         if asyncio._get_running_loop() is loop:
-            return record(data)
+            # A task, so that it is recorded also where somebody forgets to await it.
+            return loop.create_task(record(data))
         return _wait(asyncio.run_coroutine_threadsafe(record(data), loop), loop)
 
     return either

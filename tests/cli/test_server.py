@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -288,6 +289,18 @@ def test_the_server_says_one_line_when_it_is_ready(tmp_path: Path) -> None:
     assert "server" not in health.headers
     assert rest == ""
     assert "Traceback" not in errors
+
+
+def test_what_is_no_http_is_answered_as_any_other_error(own: Server) -> None:
+    url = httpx.URL(own.url)
+    with closing(socket.create_connection((url.host, url.port or 0), timeout=10)) as connection:
+        connection.sendall(b"FOO /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = connection.makefile("rb").read()
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"application/json" in head
+    assert set(json.loads(body)) == {"error", "code", "details"}
 
 
 def test_ipv6_loopback_is_served(tmp_path: Path) -> None:

@@ -92,7 +92,12 @@ def test_the_decision_its_author_comment_and_patch_are_an_event() -> None:
     assert (received.node_id, received.decision, received.user_id, received.comment) == ("h", "approved", "ann", "fine")
     assert received.state_patch == {"limit": 5}
     assert it.state == {"limit": 5}
-    assert it.progress.run("h").output == {"decision": "approved", "user_id": "ann", "comment": "fine"}
+    assert it.progress.run("h").output == {
+        "decision": "approved",
+        "user_id": "ann",
+        "actor": None,
+        "comment": "fine",
+    }
 
 
 def test_a_decision_goes_under_the_output_key_where_there_is_one() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import Any
 
+import pytest
 import scenario_steps
 from scenario_checks import sound
 from scenario_site import HOUR, ME, Ahead, Site, begin, ended, kinds, probe, seen, workflow
@@ -482,6 +483,21 @@ async def test_a_node_that_cancels_itself_has_failed(site: Site) -> None:
         view = await ended(runtime, await begin(runtime, workflow({"a": probe("a")}, "a > end")))
 
     assert view.head.status is Status.FAILED
+
+
+@pytest.mark.parametrize("value", [float("nan"), {"x": [float("inf")]}])
+async def test_a_number_that_json_does_not_have_fails_its_node(site: Site, value: Any) -> None:
+    async def answer(call: NodeCall) -> Any:
+        return value
+
+    site.probe.does["a"] = answer
+    async with site.open() as runtime:
+        execution = await begin(runtime, workflow({"a": probe("a", output_key="r")}, "a > end"), r=5)
+        view = await ended(runtime, execution)
+
+    assert view.head.status is Status.FAILED
+    assert "NaN and infinity" in str(view.progress.error)
+    assert view.progress.state["r"] == 5
 
 
 async def test_a_result_that_is_nested_too_deep_fails_its_node(site: Site) -> None:

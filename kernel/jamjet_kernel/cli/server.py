@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import uvicorn
@@ -112,6 +112,7 @@ async def _run(settings: Settings, listener: socket.socket, announce: Announce) 
 def _config(app: App) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=_protocol(),
         lifespan="off",
         ws="none",
         log_config=None,
@@ -120,6 +121,14 @@ def _config(app: App) -> uvicorn.Config:
         proxy_headers=False,
         timeout_graceful_shutdown=_REQUEST_GRACE + 3,
     )
+
+
+def _protocol() -> type[asyncio.Protocol] | Literal["auto"]:
+    try:
+        from .protocol import Protocol
+    except ImportError:  # no httptools, on PyPy for instance
+        return "auto"
+    return Protocol
 
 
 class Server(uvicorn.Server):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from falcon.asgi import Request, Response, SSEvent
 
+from ..core import events as ev
 from ..errors import Invalid, Problem
 from ..ports import Operation, Principal, Recorded
 from ..runtime import Runtime
@@ -18,6 +19,26 @@ from .requests import body, principal_of, query
 
 STREAM = "text/event-stream"
 FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    """`UNSET` for a field that is always written."""
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return msgspec.UNSET if field.default is msgspec.NODEFAULT else field.default
+
+
+TOLD = {"attempt", "decision", "input", "iteration", "output", "payload"}
+"""What an event of a kind that has such a field always tells, also where the log leaves out what is the default."""
+
+_DEFAULTS = {
+    kind.__name__: {
+        field.name: msgspec.Raw(msgspec.json.encode(_default(field)))
+        for field in msgspec.structs.fields(kind)
+        if field.name in TOLD and _default(field) is not msgspec.UNSET
+    }
+    for kind in get_args(ev.Event)
+}
 
 
 @dataclass(frozen=True)
@@ -102,10 +123,11 @@ def _event(recorded: Recorded) -> dict[str, Any]:
     """What is particular to the kind is passed on as it is stored, unread."""
     fields = FIELDS.decode(recorded.body)
     node_id = fields.pop("node_id", None)
+    kind = msgspec.json.decode(fields.pop("kind"), type=str)
     return {
         "sequence": recorded.sequence,
-        "kind": msgspec.json.decode(fields.pop("kind"), type=str),
+        "kind": kind,
         "node_id": node_id,
         "created_at": timestamp(msgspec.json.decode(fields.pop("at"), type=int)),
-        "data": fields,
+        "data": {**_DEFAULTS[kind], **fields},
     }

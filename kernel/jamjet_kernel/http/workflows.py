@@ -62,9 +62,8 @@ def _placed(problem: Problem) -> Problem:
 
 
 def _latest(versions: list[tuple[str, str, int]]) -> dict[str, Any]:
-    at = {version: created_at for _, version, created_at in versions}
-    latest = in_order(at)[0]
-    return {"workflow_id": versions[0][0], "version": latest, "created_at": timestamp(at[latest])}
+    latest, at = in_order((version, created_at) for _, version, created_at in versions)[0]
+    return {"workflow_id": versions[0][0], "version": latest, "created_at": timestamp(at)}
 
 
 def _begin(versions: list[tuple[str, int]], cursor: str | None) -> int:

@@ -312,10 +312,10 @@ class Runtime:
 
     async def workflow_versions(self, principal: Principal, workflow_id: str) -> list[tuple[str, int]]:
         """Latest first. Raises `NotFound`."""
-        found = dict(await self.storage.workflows.versions(principal.tenant_id, workflow_id))
+        found = await self.storage.workflows.versions(principal.tenant_id, workflow_id)
         if not found:
             raise NotFound(f"workflow {workflow_id}")
-        return [(version, found[version]) for version in in_order(found)]
+        return in_order(found)
 
     async def workflow_ir(self, principal: Principal, workflow_id: str, version: str | None) -> bytes:
         """The IR as it was registered, in JSON. Raises `NotFound`."""

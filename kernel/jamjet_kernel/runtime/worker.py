@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -295,7 +296,12 @@ def _jsonable(value: Any) -> Any:
     if value is None or isinstance(value, bool | str):
         return value
     try:
-        return _copy(value)
+        text = _encode(value)
+        copy = _decode(text)
+        # msgspec writes NaN and the infinities as null, as JavaScript does.
+        if b"null" in text and not _is_finite(value):
+            raise ValueError("NaN and infinity have no JSON form")
+        return copy
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise NodeFailed(f"the result is not JSON: {error}", retryable=False) from error
 
@@ -304,6 +310,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} has no JSON form; return dicts, lists, texts, numbers or a model")
+
+
+def _is_finite(value: Any) -> bool:
+    match value:
+        case float():
+            return math.isfinite(value)
+        case Mapping():
+            return all(map(_is_finite, value.values()))
+        case list() | tuple() | set() | frozenset():
+            return all(map(_is_finite, value))
+    return True
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode

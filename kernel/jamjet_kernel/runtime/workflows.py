@@ -48,7 +48,7 @@ class WorkflowCache:
         found = await self._storage.workflows.versions(tenant_id, workflow_id)
         if not found:
             raise NotFound(f"workflow {workflow_id}")
-        newest = in_order(version for version, _ in found)[0]
+        newest, _ = in_order(found)[0]
         if additions == self._additions:  # else what was read may be older than what was added meanwhile
             self._latest[tenant_id, workflow_id] = newest
         return newest
@@ -59,11 +59,12 @@ class WorkflowCache:
         self._latest.pop((tenant_id, workflow_id), None)
 
 
-def in_order(versions: Iterable[str]) -> list[str]:
-    """Newest first. Semantic versioning leaves build parts unordered; ours go by their text."""
+def in_order(versions: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Newest first, each with the time of its registration, which orders what semantic versioning leaves unordered:
+    the builds of one version."""
 
-    def key(version: str) -> tuple[Version, str]:
-        parsed = Version.parse(version)
-        return parsed, parsed.build or ""
+    def key(registered: tuple[str, int]) -> tuple[Version, int, str]:
+        version, at = registered
+        return Version.parse(version), at, version
 
     return sorted(versions, key=key, reverse=True)
