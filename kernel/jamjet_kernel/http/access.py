@@ -15,6 +15,8 @@ from ..runtime import Runtime
 ACTING_FOR = "X-JamJet-Tenant"
 """The header by which an operator of the default tenant acts for another."""
 
+_ANYBODY = Principal()
+
 
 class AccessControl:
     """Falcon middleware. A route that does not say who may use it is an error at start-up."""
@@ -42,16 +44,16 @@ class AccessControl:
         access = self._needed.get((req.uri_template or "", req.method))
         if access is None or access is Access.OPEN:  # None: the answer is a 405, or the options
             return
-        caller = Principal(request_id=req.context.request_id, address=req.remote_addr)
+        caller = _ANYBODY
         try:
             if not self._is_off:
-                found = await self._authenticated(req)
-                # Not by `replace`: that alone takes longer than to look a token up.
-                caller = Principal(found.id, found.tenant_id, found.role, caller.request_id, caller.address)
-            req.context.principal = await self._admitted(req, caller, access)
+                caller = await self._authenticated(req)
+            req.context.principal = await self._admitted(req, _by(req, caller), access)
         except (Unauthenticated, Forbidden) as refusal:
             event_type = "access_denied" if isinstance(refusal, Forbidden) else "authentication_failed"
-            self._refusals.note(event_type, caller, tried=f"{req.method} {req.uri_template}", reason=str(refusal))
+            self._refusals.note(
+                event_type, _by(req, caller), tried=f"{req.method} {req.uri_template}", reason=str(refusal)
+            )
             raise
 
     async def _admitted(self, req: Request, caller: Principal, access: Access) -> Principal:
@@ -70,6 +72,11 @@ class AccessControl:
             if principal is not None:
                 return principal
         raise Unauthenticated
+
+
+def _by(req: Request, caller: Principal) -> Principal:
+    # Not by `replace`, which takes longer than to look a token up.
+    return Principal(caller.id, caller.tenant_id, caller.role, req.context.request_id, req.remote_addr)
 
 
 def _access(route: Route, method: str, operation: Operation) -> Access:
