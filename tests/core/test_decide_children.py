@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from jamjet_kernel.core import events as ev
-from jamjet_kernel.core.decide import CancelChild, StartChild, TellParent
+from jamjet_kernel.core.decide import DEEPEST, CancelChild, StartChild, TellParent
 from jamjet_kernel.errors import InvalidTransition
 
 from .conftest import Play, graph, play
+
+SUB = {"type": "subgraph", "workflow_ref": "sub"}
 
 
 def parent(**more: Any) -> Play:
@@ -18,8 +20,8 @@ def parent(**more: Any) -> Play:
     return play(nodes, "s>b", input={"q": "why", "n": 1})
 
 
-def child(nodes: dict[str, Any]) -> Play:
-    return Play(graph(nodes)).start({}, parent=ev.Parent("above", "s"))
+def child(nodes: dict[str, Any], depth: int = 1) -> Play:
+    return Play(graph(nodes)).start({}, parent=ev.Parent("above", "s", depth))
 
 
 def test_a_subgraph_starts_a_child_execution() -> None:
@@ -27,7 +29,7 @@ def test_a_subgraph_starts_a_child_execution() -> None:
 
     [started] = it.said(ev.ChildWorkflowStarted)
     assert (started.workflow_id, started.workflow_version, started.input) == ("sub", "1.2.0", {"q": "why", "n": 1})
-    assert it.decisions[-1].commands == (StartChild("s", started),)
+    assert it.decisions[-1].commands == (StartChild(ev.Parent("exec", "s"), started),)
     assert it.status == "running"
 
 
@@ -45,11 +47,41 @@ def test_the_input_of_a_child_is_an_object() -> None:
 
 
 def test_each_child_has_an_id_of_its_own() -> None:
-    sub = {"type": "subgraph", "workflow_ref": "sub"}
-
-    it = play({"p": {"type": "parallel", "branches": ["s1", "s2"]}, "s1": sub, "s2": sub})
+    it = play({"p": {"type": "parallel", "branches": ["s1", "s2"]}, "s1": SUB, "s2": SUB})
 
     assert len(it.children) == 2
+
+
+def test_the_id_of_a_child_does_not_grow_with_its_depth() -> None:
+    root = "exec_" + 32 * "a"
+    ids = [root]
+
+    for _ in range(5):
+        it = Play(graph({"s": SUB}))
+        it.record(ev.WorkflowStarted(at=0, execution_id=ids[-1], workflow_id="flow", workflow_version="0.1.0"))
+        ids += it.children
+
+    assert len(set(ids)) == 6
+    assert {len(child_id) for child_id in ids[1:]} == {58}
+    assert all(child_id.startswith(f"{root}.") for child_id in ids[1:])
+
+
+def test_a_child_is_one_level_deeper_than_its_parent() -> None:
+    it = child({"s": SUB}, depth=7)
+
+    assert it.decisions[-1].commands == (StartChild(ev.Parent("exec", "s", 8), it.said(ev.ChildWorkflowStarted)[0]),)
+
+
+def test_children_nest_only_so_deep() -> None:
+    nested = {**SUB, "retry_policy": "io_default"}
+
+    assert child({"s": nested}, depth=DEEPEST - 1).status == "running"
+    it = child({"s": nested}, depth=DEEPEST)
+
+    assert it.status == "failed"
+    assert it.progress.error == ev.Failure(
+        "child executions nest 32 levels deep at most: does a workflow start itself?", node_id="s"
+    )
 
 
 def test_the_final_state_of_the_child_is_the_output() -> None:

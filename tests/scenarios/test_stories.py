@@ -13,6 +13,7 @@ from scenario_site import HOUR, ME, Ahead, Site, begin, ended, kinds, probe, see
 
 from jamjet_kernel import NodeCall
 from jamjet_kernel.core.progress import Status
+from jamjet_kernel.ports import Delivery
 from jamjet_kernel.runtime import Once
 
 
@@ -174,6 +175,39 @@ async def test_a_child_execution_goes_on_after_a_restart_and_tells_its_parent(si
     assert view.progress.state == {"found": 42, "after": "after"}
     assert len(sound(site.database)) == 2
     assert not site.rows("deliveries")
+
+
+async def test_workflows_that_start_each_other_come_to_an_end(site: Site) -> None:
+    to_ping, to_pong = ({"call": {"type": "subgraph", "workflow_ref": name}} for name in ("ping", "pong"))
+    async with site.open() as runtime:
+        await runtime.register(ME, workflow({"leaf": probe("leaf")}, workflow_id="ping", version="0.9.0"))
+        await runtime.register(ME, workflow(to_ping, workflow_id="pong"))
+        view = await ended(runtime, await begin(runtime, workflow(to_pong, workflow_id="ping")))
+
+    assert view.progress.error is not None
+    assert view.progress.error.message.startswith("child executions nest 32 levels deep at most")
+    executions = sound(site.database)
+    assert len(executions) == 33
+    assert max(len(execution.execution_id) for execution in executions) == 58
+
+
+async def test_a_child_whose_parent_was_cancelled_meanwhile_does_not_start(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[Delivery] = []
+    async with site.open() as runtime:
+        monkeypatch.setattr(runtime.deliveries, "send", late.append)
+        await runtime.register(ME, workflow({"inner": probe("inner")}, workflow_id="child"))
+        execution = await begin(runtime, workflow({"sub": {"type": "subgraph", "workflow_ref": "child"}}))
+        await runtime.cancel(ME, execution)
+        monkeypatch.undo()
+        for delivery in late:
+            runtime.deliveries.send(delivery)
+        while site.rows("deliveries"):
+            await asyncio.sleep(0.01)
+
+    assert [found.execution_id for found in sound(site.database)] == [execution]
+    assert len(late) == 2
 
 
 async def test_a_paused_execution_stays_paused_over_a_restart(site: Site) -> None:

@@ -12,6 +12,7 @@ Rule 3: a failed node settles no edge, so what depends on it never starts and wh
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class CloseApproval:
 
 @dataclass(frozen=True, slots=True)
 class StartChild:
-    run_id: str
+    parent: ev.Parent
     started: ev.ChildWorkflowStarted
 
 
@@ -133,6 +134,9 @@ def decide(
 
 
 WORKFLOW_TIMER = "/timeout"
+DEEPEST = 32
+"""Levels of child executions: more than anybody nests on purpose, and few enough to stop workflows that start
+themselves."""
 LONGEST = 10 * 366 * 86_400
 """Seconds that anything waits at most."""
 
@@ -608,19 +612,23 @@ class _Turn:
         raise _Broken(f"the policy {why}")
 
     def _start_child(self, run_id: str, node: Node, subgraph: Subgraph) -> None:
+        progress = self.progress
+        depth = 1 + (progress.parent.depth if progress.parent else 0)
+        if depth > DEEPEST:
+            raise _Broken(f"child executions nest {DEEPEST} levels deep at most: does a workflow start itself?")
         given = self._render(node, "input", run_id) if "input" in node.templates else self._default_input(run_id)
         if not isinstance(given, dict):
             raise _Broken(f"the input of a child execution is an object, not {type(given).__name__}")
         started = ev.ChildWorkflowStarted(
             at=self.at,
             node_id=run_id,
-            child_execution_id=f"{self.progress.execution_id}.{self.progress.sequence + 1}",
+            child_execution_id=_child_id(progress.execution_id, progress.sequence + 1),
             workflow_id=subgraph.workflow_ref,
             workflow_version=subgraph.workflow_version,
             input=given,
         )
         self.emit(started)
-        self.commands.append(StartChild(run_id, started))
+        self.commands.append(StartChild(ev.Parent(progress.execution_id, run_id, depth), started))
 
     def _default_input(self, run_id: str) -> Any:
         return self._item_names(run_id).get("item", self.progress.state)
@@ -1013,6 +1021,12 @@ class _Turn:
 
 
 _SETTLED = frozenset({RunStatus.COMPLETED, RunStatus.SKIPPED, RunStatus.CANCELLED})
+
+
+def _child_id(parent_id: str, sequence: int) -> str:
+    """The id of the execution at the top and a digest, so that ids do not grow from level to level."""
+    digest = hashlib.blake2b(f"{parent_id}.{sequence}".encode(), digest_size=10).hexdigest()
+    return f"{parent_id.partition('.')[0]}.{digest}"
 
 
 def _configured(node: Node, config: dict[str, Any] | None) -> BaseModel | None:

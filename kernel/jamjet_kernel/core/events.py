@@ -34,10 +34,11 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Parent(msgspec.Struct, frozen=True):
-    """The subgraph node that a child execution answers to."""
+    """The subgraph node that a child execution answers to. `depth`: how many executions are above the child."""
 
     execution_id: str
     node_id: str
+    depth: int = 1
 
 
 class Origin(msgspec.Struct, frozen=True):

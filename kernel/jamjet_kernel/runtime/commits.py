@@ -106,7 +106,7 @@ class Commits:
     def _delivery(self, tenant_id: str, execution_id: str, command: StartChild | CancelChild | TellParent) -> Delivery:
         event: ev.Event
         match command:
-            case StartChild(run_id, started):
+            case StartChild(parent, started):
                 target = started.child_execution_id
                 event = ev.WorkflowStarted(
                     at=0,
@@ -114,7 +114,7 @@ class Commits:
                     workflow_id=started.workflow_id,
                     workflow_version=started.workflow_version or "",
                     input=started.input,
-                    parent=ev.Parent(execution_id, run_id),
+                    parent=parent,
                 )
             case CancelChild(target):
                 event = ev.WorkflowCancelled(at=0, reason=f"its parent {execution_id} does not wait for it any more")

@@ -78,6 +78,7 @@ class Deliveries:
 
     async def _start_child(self, delivery: Delivery, event: ev.WorkflowStarted) -> None:
         runtime, tenant_id = self._runtime, delivery.tenant_id
+        await self._check_wanted(tenant_id, event)
         try:
             version = event.workflow_version or await runtime.workflow_cache.latest(tenant_id, event.workflow_id)
             started = msgspec.structs.replace(event, workflow_version=version)
@@ -89,6 +90,13 @@ class Deliveries:
                 at=0, node_id=event.parent.node_id, child_execution_id=event.execution_id, error=failure
             )
             await runtime.record(tenant_id, event.parent.execution_id, news, delivered=delivery.delivery_id)
+
+    async def _check_wanted(self, tenant_id: str, event: ev.WorkflowStarted) -> None:
+        """Raises `Conflict` for a child whose parent does not wait for it any more: nothing of it starts."""
+        assert event.parent is not None
+        above = (await self._runtime.lives.get(tenant_id, event.parent.execution_id)).committed
+        if above.run(event.parent.node_id).child_execution_id != event.execution_id:
+            raise Conflict(f"{event.parent.execution_id} is {above.status} and does not wait for it")
 
     async def _fire(self, timer: Timer) -> None:
         event = ev.TimerFired(at=0, timer_id=timer.timer_id, fire_at=timer.fire_at, node_id=timer.node_id)

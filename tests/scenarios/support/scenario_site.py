@@ -91,7 +91,7 @@ def workflow(nodes: dict[str, Any], *edges: str, workflow_id: str = "story", **m
     """Edges are written `a > b > end`."""
     pairs = [pair for path in edges for pair in itertools.pairwise(path.split(" > "))]
     listed = [{"from": source, "to": target} for source, target in pairs]
-    return {"workflow_id": workflow_id, "version": "1.0.0", "nodes": nodes, "edges": listed, **more}
+    return {"workflow_id": workflow_id, "version": "1.0.0", "nodes": nodes, "edges": listed} | more
 
 
 async def begin(runtime: Runtime, ir: dict[str, Any], **input: Any) -> str:
