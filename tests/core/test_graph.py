@@ -272,6 +272,14 @@ def test_a_field_that_holds_a_template_gets_its_type_when_it_is_rendered() -> No
     assert not problems({"a": {"type": "tool", "tool_ref": "t", "retries": "{{ state.n }}"}})
 
 
+def test_a_node_named_end_is_an_end() -> None:
+    assert not problems({"a": None, "end": {"type": "end"}}, "a>end")
+    for kind in (WORK, {"type": "wait", "condition": "timer", "duration": 1}):
+        assert problems({"a": None, "end": kind}, "a>end") == {
+            "nodes.end": f"'end' ends a path, so this {kind['type']} node would never run: rename it"
+        }
+
+
 def test_an_id_that_is_not_the_key_is_refused() -> None:
     assert problems({"a": {**WORK, "id": "b"}}) == {"nodes.a.id": "is 'b', but the node stands under 'a'"}
 

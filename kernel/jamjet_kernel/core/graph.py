@@ -310,6 +310,8 @@ class _Builder:
         node = self._node(node_id, raw, place)
         if node is not None:
             self.nodes[node_id] = node
+            if node_id == TERMINAL and node.model is not End:
+                self._problem(place, f"{TERMINAL!r} ends a path, so this {node.kind} node would never run: rename it")
         if node is None or (node.config is None and node.kind in CONTROL_KINDS):
             self.is_torn = True
 
