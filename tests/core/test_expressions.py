@@ -234,6 +234,27 @@ def test_an_expression_does_not_change() -> None:
         expression("a").source = "b"  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("source", "node_ids"),
+    [
+        ("nodes.a.output > nodes['b-1'].output.n", {"a", "b-1"}),
+        ("'x' in nodes.a.output | default([])", {"a"}),
+        ("nodes[state.which].output", set()),
+        ("nodes.get('a') or nodes.items()", set()),
+        ("state.nodes.a", set()),
+    ],
+)
+def test_node_ids_are_the_nodes_that_are_named(source: str, node_ids: set[str]) -> None:
+    assert expression(source).node_ids == node_ids
+
+
+def test_the_node_ids_of_a_template_have_their_place() -> None:
+    mapping = {"q": ["{{ nodes.a.output }}"], "t": "{{ nodes['b'].status }}!", "c": "nodes.c"}
+
+    assert template(mapping).node_ids == {("q.0", "a"), ("t", "b")}
+    assert template("{% set nodes = {'x': 1} %}{{ nodes.x }}").node_ids == set()
+
+
 def test_names_are_what_the_scope_must_bring() -> None:
     condition = expression("state.a | length > nodes.x.output and range(n) != null")
     mapping = template({"a": ["{{ x.y }}", "{% for i in z %}{{ i }}{% endfor %}"]})

@@ -272,6 +272,36 @@ def test_a_field_that_holds_a_template_gets_its_type_when_it_is_rendered() -> No
     assert not problems({"a": {"type": "tool", "tool_ref": "t", "retries": "{{ state.n }}"}})
 
 
+def test_an_expression_or_a_template_that_refers_to_no_node_is_refused() -> None:
+    nodes = {
+        "search": WORK,
+        "a": {**WORK, "input_mapping": {"found": "{{ nodes.serch.output }}"}},
+        "b": {"type": "wait", "condition": "external_event", "correlation_key": "{{ nodes['zzz'].output }}"},
+        "c": {
+            "type": "map",
+            "items": "nodes.yyy.output",
+            "body": {"type": "tool", "tool_ref": "{{ nodes.xxx.output }}"},
+        },
+        "d": {"type": "condition", "branches": [{"condition": "nodes.www.output", "target": "end"}, {"target": "end"}]},
+    }
+
+    assert problems(nodes, "search>a if nodes.vvv.output", "a>b", "b>c", "c>d") == {
+        "nodes.a.input_mapping.found": "refers to nodes.serch, and there is no such node; similar: search",
+        "nodes.b.correlation_key": "refers to nodes.zzz, and there is no such node",
+        "nodes.c.items": "refers to nodes.yyy, and there is no such node",
+        "nodes.c.body.tool_ref": "refers to nodes.xxx, and there is no such node",
+        "nodes.d.branches[0].condition": "refers to nodes.www, and there is no such node",
+        "edges[0].condition": "refers to nodes.vvv, and there is no such node",
+    }
+
+
+def test_an_expression_may_refer_to_any_node_and_to_an_item_of_a_map() -> None:
+    fan = {"type": "map", "items": "[1]", "node": "body"}
+    condition = "nodes.a.output and nodes.late.output and nodes['fan[0]'].output and nodes.body is defined"
+
+    assert not problems({"a": None, "fan": fan, "body": None, "late": None}, f"a>fan if {condition}", "fan>late")
+
+
 def test_a_node_named_end_is_an_end() -> None:
     assert not problems({"a": None, "end": {"type": "end"}}, "a>end")
     for kind in (WORK, {"type": "wait", "condition": "timer", "duration": 1}):

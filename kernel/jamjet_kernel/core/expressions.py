@@ -80,6 +80,11 @@ class Expression:
     def names(self) -> frozenset[str]:
         return self._code.names
 
+    @property
+    def node_ids(self) -> frozenset[str]:
+        """Of the nodes that it refers to by a constant: `nodes.search`, `nodes['search']`."""
+        return self._code.node_ids
+
 
 @lru_cache(maxsize=4096)
 def expression(source: str) -> Expression:
@@ -88,10 +93,14 @@ def expression(source: str) -> Expression:
 
 @dataclass(frozen=True)
 class Template:
-    """A JSON value with templates in its strings. Do not change the value afterwards."""
+    """A JSON value with templates in its strings. Do not change the value afterwards.
+
+    `node_ids`: the nodes that it refers to by a constant, each with the place inside the value.
+    """
 
     value: Any
     names: frozenset[str]
+    node_ids: frozenset[tuple[str, str]]
     _render: Callable[[Scope], Any] | None = field(repr=False, compare=False)
 
     @property
@@ -116,21 +125,23 @@ def _template(value: Any, place: str) -> Template:
     match value:
         case str() if any(mark in value for mark in ("{{", "{%", "{#")):
             code = _located(place, _text_code, value)
-            return Template(value, code.names, partial(_located, place, code.value))
+            node_ids = frozenset((place, node_id) for node_id in code.node_ids)
+            return Template(value, code.names, node_ids, partial(_located, place, code.value))
         case dict():
             return _nested(value, place, value, lambda parts: dict(zip(value, parts, strict=True)))
         case list():
             return _nested(value, place, range(len(value)), list)
         case _:
-            return Template(value, frozenset(), None)
+            return Template(value, frozenset(), frozenset(), None)
 
 
 def _nested(value: Any, place: str, keys: Any, build: Callable[[Iterator[Any]], Any]) -> Template:
     parts = [_template(value[key], f"{place}.{key}" if place else str(key)) for key in keys]
     if all(part.is_constant for part in parts):
-        return Template(value, frozenset(), None)
+        return Template(value, frozenset(), frozenset(), None)
     names = frozenset[str]().union(*(part.names for part in parts))
-    return Template(value, names, lambda scope: build(part.render(scope) for part in parts))
+    node_ids = frozenset[tuple[str, str]]().union(*(part.node_ids for part in parts))
+    return Template(value, names, node_ids, lambda scope: build(part.render(scope) for part in parts))
 
 
 def _located(place: str, act: Callable[[Any], Any], argument: Any) -> Any:
@@ -308,9 +319,11 @@ class _Code:
         body: list[nodes.Node],
         run: Callable[[Iterator[str], Context], Any],
     ) -> None:
+        node_ids = frozenset(_node_ids(nodes.Template(body, lineno=1)))
         tree = nodes.Template([_Rewrite().visit(node) for node in body], lineno=1)
         tree.set_environment(environment)
         self.names = frozenset(find_undeclared_variables(tree)) - _GLOBALS.keys()
+        self.node_ids = node_ids if "nodes" in self.names else frozenset()
         self._root = environment.from_string(tree).root_render_func
         self._source, self._environment, self._run = source, environment, run
 
@@ -329,6 +342,16 @@ class _Code:
             raise _failure(error, self._source) from error
         finally:
             _budget.reset(token)
+
+
+def _node_ids(tree: nodes.Template) -> Iterator[str]:
+    called = {id(call.node) for call in tree.find_all(nodes.Call)}
+    for part in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        match part:
+            case nodes.Getattr(node=nodes.Name(name="nodes"), attr=node_id) if id(part) not in called:
+                yield node_id
+            case nodes.Getitem(node=nodes.Name(name="nodes"), arg=nodes.Const(value=str(node_id))):
+                yield node_id
 
 
 def _run_truth(pieces: Iterator[str], context: Context) -> bool:

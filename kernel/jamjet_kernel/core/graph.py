@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -429,7 +430,10 @@ class _Builder:
 
     def _template(self, value: Any, place: str) -> Template | None:
         try:
-            return template(value)
+            parsed = template(value)
+            for where, node_id in sorted(parsed.node_ids):
+                self._check_reference(node_id, ".".join(filter(None, (place, where))))
+            return parsed
         except ExpressionError as error:
             self._problem(".".join(filter(None, (place, error.place))), str(error))
             return None
@@ -438,10 +442,20 @@ class _Builder:
         if source is None:
             return None
         try:
-            return expression(source)
+            parsed = expression(source)
+            for node_id in sorted(parsed.node_ids):
+                self._check_reference(node_id, place)
+            return parsed
         except ExpressionError as error:
             self._problem(place, str(error))
             return None
+
+    def _check_reference(self, node_id: str, place: str) -> None:
+        """Of an expression to a node, or to an item of a map."""
+        if (map_of(node_id) or node_id) not in self.definition.nodes:
+            close = get_close_matches(node_id, self.definition.nodes)
+            similar = f"; similar: {', '.join(close)}" if close else ""
+            self._problem(place, f"refers to nodes.{node_id}, and there is no such node{similar}")
 
     def _retry_policy(self, spec: NodeSpec, place: str) -> RetryPolicy:
         if isinstance(spec.retry_policy, RetryPolicy):
