@@ -141,14 +141,15 @@ def _register(manager: pluggy.PluginManager, group: str, name: str) -> None:
 
 
 def add(manager: pluggy.PluginManager, plugin: object, name: str | None = None) -> None:
-    """Raises `PluginError` where it does not fit the hooks."""
+    """Registers it as `group:name`, or without a name. Raises `PluginError` where it does not fit the hooks."""
+    known_as = name.partition(":")[2] if name else plugin
     try:
         manager.register(plugin, name=name)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"the plugin {name or plugin!r} does not fit the hooks: {error}") from error
+        raise PluginError(f"the plugin {known_as!r} does not fit the hooks: {error}") from error
     except ValueError as error:
-        raise PluginError(f"the plugin {name or plugin!r} is chosen twice, or by two names") from error
+        raise PluginError(f"the plugin {known_as!r} is chosen twice, or by two names") from error
 
 
 def _import(group: str, name: str) -> object:

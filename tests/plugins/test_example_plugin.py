@@ -85,7 +85,8 @@ def server(installed: Installed) -> Iterator[httpx.Client]:
         url = re.search(r"http://\S+", first)
         try:
             assert url, (installed.folder / "server.log").read_text()
-            with httpx.Client(base_url=url[0]) as client:
+            token = (installed.folder / ".jamjet" / "operator.token").read_text().strip()
+            with httpx.Client(base_url=url[0], headers={"Authorization": f"Bearer {token}"}) as client:
                 yield client
         finally:
             process.send_signal(signal.SIGINT)

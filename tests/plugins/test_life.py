@@ -35,7 +35,9 @@ GREET = {
 @pytest.fixture
 def settings(environment: Any, tmp_path: Path) -> Settings:
     environment.install("greeter")
-    return Settings(database_url=str(tmp_path / "runtime.db"), plugins=("nodes", "greeter"), shutdown_grace=0)
+    return Settings(
+        database_url=str(tmp_path / "runtime.db"), plugins=("nodes", "greeter"), shutdown_grace=0, auth="off"
+    )
 
 
 def diary(environment: Any) -> list[str]:
@@ -267,7 +269,7 @@ def test_the_command_lists_the_plugins_and_fails_when_one_is_broken(environment:
 
 def test_a_real_server_serves_what_a_plugin_brings(environment: Any, tmp_path: Path) -> None:
     environment.install("greeter")
-    command = [BIN / "jamjet-server", "--port", "0", "--database-url", tmp_path / "runtime.db"]
+    command = [BIN / "jamjet-server", "--port", "0", "--database-url", tmp_path / "runtime.db", "--no-auth"]
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path, env=os.environ, text=True) as server:
         assert server.stdout is not None

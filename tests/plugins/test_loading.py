@@ -119,11 +119,12 @@ def test_hooks_are_called_in_the_order_of_the_settings(environment: Any, tmp_pat
 
 def test_without_a_choice_the_order_is_that_of_the_names(environment: Any, tmp_path: Path) -> None:
     for name in "bca":
-        environment.install(name, hook("http_routes()", f"return ['{name}']"))
+        environment.install(name, hook("agent_protocols()", f"return ['{name}']"))
+    chosen = settings(tmp_path)
 
-    routes = load(settings(tmp_path)).hook.http_routes(runtime=None)
+    contributed = load(chosen).hook.agent_protocols(settings=chosen)
 
-    assert [name for [name] in routes] == ["a", "b", "c"]
+    assert [name for [name] in contributed if isinstance(name, str)] == ["a", "b", "c"]
 
 
 def test_the_first_to_answer_wins_where_one_answer_is_wanted(environment: Any, tmp_path: Path) -> None:
