@@ -123,7 +123,7 @@ def test_a_condition_sees_the_state_after_the_node() -> None:
 
 
 def test_a_condition_sees_the_output_the_input_and_other_nodes() -> None:
-    condition = "output.status == 'ok' and input.q == 'why' and nodes.a.output == 7 and nodes.never is none"
+    condition = "output.status == 'ok' and input.q == 'why' and nodes.a.output == 7 and nodes.c is none"
     it = play({"a": None, "b": None, "c": None}, "a>b", f"b>c if {condition}", input={"q": "why"})
 
     it.complete("a", 7).complete("b", {"status": "ok", "q": "other"})
