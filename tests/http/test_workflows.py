@@ -126,3 +126,16 @@ async def test_a_missing_workflow_is_not_found(client: Client) -> None:
 
     assert (missing.status_code, missing.json["error"]) == (404, "not found: workflow nope")
     assert (version.status_code, version.json["error"]) == (404, "not found: workflow nope version 1.0.0")
+
+
+async def test_what_a_definition_says_in_vain_is_told(client: Client) -> None:
+    fan = {"type": "map", "items": "[1]", "body": step("search"), "retry_policy": "fast"}
+    ir = workflow(fan=fan, search=step("search") | {"queue": "gpu"}) | {"timeouts": {"heartbeat_interval": "5s"}}
+
+    warnings = (await client.post("/workflows", {"ir": ir})).json["warnings"]
+
+    assert [warning.partition(":")[0] for warning in warnings] == [
+        "timeouts.heartbeat_interval",
+        "nodes.fan.retry_policy",
+        "nodes.search.queue",
+    ]

@@ -66,7 +66,7 @@ from .live import Live, LiveExecutions, head_of, replay
 from .refusals import Refusals
 from .tenants import Tenants, Terms
 from .worker import Worker
-from .workflows import WorkflowCache, in_order
+from .workflows import WorkflowCache, in_order, warnings_of
 from .world import RealWorld, World
 
 log = logging.getLogger("jamjet.runtime")
@@ -273,7 +273,7 @@ class Runtime:
                 await self._check_same(principal, stored)
 
         await self.once(principal, once, f"{stored.workflow_id}@{stored.version}", add)
-        return Registration(stored.workflow_id, stored.version, _warnings(graph))
+        return Registration(stored.workflow_id, stored.version, warnings_of(graph))
 
     async def _check_same(self, principal: Principal, offered: WorkflowVersion) -> None:
         """The same content may be written with its keys in another order."""
@@ -637,12 +637,3 @@ class KeyReused(Conflict):
 def _opens(before: Progress, after: Progress) -> bool:
     """Whether there is one more to run, on its own account: a child is part of what its parent was allowed."""
     return (before.sequence == 0 or before.is_terminal) and not after.is_terminal and after.parent is None
-
-
-def _warnings(graph: Graph) -> list[str]:
-    policy = graph.definition.data_policy
-    if policy is None or policy.retain_prompts:
-        return []
-    return [
-        "data_policy.retain_prompts: what a node is called with is kept all the same, to call it again after a crash"
-    ]

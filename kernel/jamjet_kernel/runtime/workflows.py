@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from pydantic import BaseModel
 from semver import Version
 
+from ..core.definition import CONTROL_KINDS
 from ..core.graph import Graph, parse
 from ..errors import NotFound
 from ..ports import Storage
@@ -68,3 +69,22 @@ def in_order(versions: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
         return Version.parse(version), at, version
 
     return sorted(versions, key=key, reverse=True)
+
+
+def warnings_of(graph: Graph) -> list[str]:
+    """What a definition says and this runtime does not do."""
+    return list(_warnings(graph))
+
+
+def _warnings(graph: Graph) -> Iterator[str]:
+    definition = graph.definition
+    if definition.data_policy is not None and not definition.data_policy.retain_prompts:
+        yield "data_policy.retain_prompts: what a node is called with is kept, to call it again after a crash"
+    if definition.timeouts.heartbeat_interval is not None:
+        yield "timeouts.heartbeat_interval: nothing asks for heartbeats, as all nodes run in this process"
+    for node in graph.nodes.values():
+        said = definition.nodes[node.id]
+        if said.get("queue") is not None:
+            yield f"nodes.{node.id}.queue: there are no remote workers yet, so this process takes every queue"
+        if said.get("retry_policy") is not None and node.kind in CONTROL_KINDS:
+            yield f"nodes.{node.id}.retry_policy: a {node.kind} node makes one attempt; its body can have a policy"
