@@ -13,6 +13,7 @@ from jamjet_kernel.errors import Conflict, InvalidTransition
 from .conftest import WORK, Play, play
 
 WAIT = {"type": "wait", "condition": "external_event", "correlation_key": "k", "timeout_secs": 60}
+FINALIZER = {"type": "finalizer", "body": WORK}
 ASK = {"type": "human_approval", "timeout_secs": 60}
 
 
@@ -220,11 +221,30 @@ def test_a_retry_asks_again() -> None:
 
 
 def test_a_retry_runs_the_finalizers_again_at_the_end() -> None:
-    it = play({"a": None, "f": {"type": "finalizer", "body": WORK}}).fail("a").complete("f").retry()
+    it = play({"a": None, "f": FINALIZER}).fail("a").complete("f").retry()
 
     assert it.open_work == ["a"]
 
     assert it.complete("a").open_work == ["f"]
+
+
+def test_a_finalizer_that_was_done_is_a_new_iteration_after_a_retry() -> None:
+    it = play({"a": None, "f": FINALIZER}).fail("a").complete("f")
+    done = it.progress.run("f").iteration
+
+    it.retry().complete("a")
+
+    assert (done, it.progress.run("f").iteration) == (0, 1)
+    assert it.complete("f").status == "completed"
+
+
+def test_a_finalizer_that_failed_waits_for_its_turn_after_a_retry() -> None:
+    it = play({"a": None, "f": FINALIZER}).fail("a").complete("f").retry()
+    it.fail("a").fail("f").retry()
+
+    assert it.open_work == ["a"]
+    assert it.complete("a").open_work == ["f"]
+    assert it.complete("f").status == "completed"
 
 
 @pytest.mark.parametrize("end", [lambda it: it, lambda it: it.complete("a")], ids=["running", "completed"])

@@ -272,7 +272,7 @@ class _Turn:
         for run_id in run_ids:
             if self.progress.run(run_id).status is RunStatus.PENDING and self._belongs_to_main(run_id):
                 self._activate(run_id)
-        self.touched.extend(self.progress.arrivals)
+        self.touched.extend(filter(self._belongs_to_main, self.progress.arrivals))
         for run_id in self.progress.open_runs():
             if self.progress.run(run_id).items is not None:
                 self._feed_map(run_id)
@@ -345,8 +345,7 @@ class _Turn:
         if self.progress.status is not Status.FAILED or not nodes:
             state = f"the execution is {self.progress.status}"
             raise Conflict(f"{state}: there is no failed node to run again (fork it from an earlier event instead)")
-        ended = [node.id for node in self.graph.finalizers if node.id in self.progress.nodes]
-        self.emit(replace(event, nodes=tuple(dict.fromkeys([*nodes, *ended]))))
+        self.emit(replace(event, nodes=tuple(nodes)))
         self._set_workflow_timer()
         self._go_on(nodes)
 
@@ -484,7 +483,7 @@ class _Turn:
         if wanted:
             self.emit(ev.WorkflowFinalizing(at=self.at, error=error))
             for node in wanted:
-                if self.progress.run(node.id).status is not RunStatus.PENDING:  # a fork has run it before
+                if self.progress.run(node.id).status is not RunStatus.PENDING:  # before a retry or a fork
                     self._start_over(node.id, {node.id: (0, 0)})
                 self._schedule(node.id)
         return bool(wanted)
