@@ -21,6 +21,7 @@ from jamjet_kernel.core.decide import (
     SetTimer,
     SettleWork,
     StartChild,
+    TellChild,
     TellParent,
     decide,
 )
@@ -256,6 +257,8 @@ class Play:
                 self.children[started.child_execution_id] = started
             case CancelChild(child):
                 del self.children[child]
+            case TellChild(child):
+                assert child in self.children
             case TellParent():
                 self.told.append(command)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jamjet_kernel.core import events as ev
-from jamjet_kernel.core.decide import DEEPEST, CancelChild, StartChild, TellParent
+from jamjet_kernel.core.decide import DEEPEST, CancelChild, StartChild, TellChild, TellParent
 from jamjet_kernel.errors import InvalidTransition
 
 from .conftest import Play, graph, play
@@ -137,6 +137,19 @@ def test_failing_the_parent_cancels_the_child() -> None:
 
     assert it.status == "failed"
     assert CancelChild(child_id) in it.decisions[-1].commands
+
+
+def test_a_pause_and_a_resume_that_somebody_asked_for_reach_the_children() -> None:
+    it = play({"p": {"type": "parallel", "branches": ["s1", "s2"]}, "s1": SUB, "s2": SUB})
+    children = list(it.children)
+    it.child_completes("s1")
+
+    it.pause()
+    paused = ev.WorkflowPaused(at=it.at, reason="requested")
+    assert it.decisions[-1].commands == (TellChild(children[1], paused),)
+
+    it.resume()
+    assert TellChild(children[1], ev.WorkflowResumed(at=it.at, reason="requested")) in it.decisions[-1].commands
 
 
 def test_news_of_another_child_is_refused() -> None:

@@ -31,6 +31,10 @@ class Gate:
         return self.answer
 
 
+def subgraph(workflow_id: str) -> dict[str, Any]:
+    return {"type": "subgraph", "workflow_ref": workflow_id}
+
+
 def ends(events: list[str]) -> str:
     return events[-1]
 
@@ -178,7 +182,7 @@ async def test_a_child_execution_goes_on_after_a_restart_and_tells_its_parent(si
 
 
 async def test_workflows_that_start_each_other_come_to_an_end(site: Site) -> None:
-    to_ping, to_pong = ({"call": {"type": "subgraph", "workflow_ref": name}} for name in ("ping", "pong"))
+    to_ping, to_pong = {"call": subgraph("ping")}, {"call": subgraph("pong")}
     async with site.open() as runtime:
         await runtime.register(ME, workflow({"leaf": probe("leaf")}, workflow_id="ping", version="0.9.0"))
         await runtime.register(ME, workflow(to_ping, workflow_id="pong"))
@@ -198,7 +202,7 @@ async def test_a_child_whose_parent_was_cancelled_meanwhile_does_not_start(
     async with site.open() as runtime:
         monkeypatch.setattr(runtime.deliveries, "send", late.append)
         await runtime.register(ME, workflow({"inner": probe("inner")}, workflow_id="child"))
-        execution = await begin(runtime, workflow({"sub": {"type": "subgraph", "workflow_ref": "child"}}))
+        execution = await begin(runtime, workflow({"sub": subgraph("child")}))
         await runtime.cancel(ME, execution)
         monkeypatch.undo()
         for delivery in late:
@@ -231,6 +235,29 @@ async def test_a_paused_execution_stays_paused_over_a_restart(site: Site) -> Non
     assert view.head.status is Status.COMPLETED
     assert site.probe.called("b") == 1
     sound(site.database)
+
+
+async def test_a_pause_and_a_resume_reach_the_children_of_children(site: Site) -> None:
+    gate = site.probe.does["a"] = Gate()
+    async with site.open() as runtime:
+        await runtime.register(ME, workflow({"a": probe("a"), "b": probe("b")}, "a > b", workflow_id="inner"))
+        await runtime.register(ME, workflow({"sub": subgraph("inner")}, workflow_id="outer"))
+        execution = await begin(runtime, workflow({"sub": subgraph("outer")}))
+        await gate.begun.wait()
+        await runtime.pause(ME, execution)
+        inner = (await runtime.executions(ME, workflow_id="inner"))[0].execution_id
+        await seen(runtime, inner, "WorkflowPaused")
+        gate.open.set()
+        await seen(runtime, inner, "NodeCompleted")
+        site.cut_power()
+
+    async with site.open() as runtime:
+        assert site.probe.called("b") == 0
+        await runtime.resume(ME, execution)
+        await ended(runtime, execution)
+
+    assert {found.progress.status for found in sound(site.database)} == {Status.COMPLETED}
+    assert site.probe.called("b") == 1
 
 
 async def test_a_graceful_stop_waits_for_what_runs_and_leaves_the_rest_for_the_next_start(site: Site) -> None:

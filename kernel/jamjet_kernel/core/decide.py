@@ -89,6 +89,14 @@ class CancelChild:
 
 
 @dataclass(frozen=True, slots=True)
+class TellChild:
+    """Somebody asked the parent to pause or to go on, and means its children too."""
+
+    child_execution_id: str
+    event: ev.WorkflowPaused | ev.WorkflowResumed
+
+
+@dataclass(frozen=True, slots=True)
 class TellParent:
     parent: ev.Parent
     event: ev.ChildWorkflowCompleted | ev.ChildWorkflowFailed
@@ -103,6 +111,7 @@ Command: TypeAlias = (
     | CloseApproval
     | StartChild
     | CancelChild
+    | TellChild
     | TellParent
 )
 
@@ -235,6 +244,7 @@ class _Turn:
                 if self.progress.held:
                     raise InvalidTransition("the execution is paused already")
                 self.emit(event)
+                self._tell_children(event)
             case ev.WorkflowResumed(reason="requested"):
                 self._take_resume(event)
             case ev.WorkflowRetried():
@@ -327,6 +337,7 @@ class _Turn:
         if not self.progress.held:
             raise InvalidTransition(f"the execution is {self.progress.status}, and nobody paused it")
         self.emit(event)
+        self._tell_children(event)
         self.spent = True
         for run_id in self.progress.open_runs():
             run = self.progress.run(run_id)
@@ -336,6 +347,10 @@ class _Turn:
             elif run.status is RunStatus.WAITING and run.approval is None and not self._is_wait(run_id):
                 self._schedule(run_id)
         self._go_on()
+
+    def _tell_children(self, event: ev.WorkflowPaused | ev.WorkflowResumed) -> None:
+        children = (self.progress.run(run_id).child_execution_id for run_id in self.progress.open_runs())
+        self.commands += [TellChild(child, event) for child in children if child is not None]
 
     def _is_wait(self, run_id: str) -> bool:
         return isinstance(self.graph.node(run_id).config, Wait)

@@ -17,6 +17,7 @@ from ..core.decide import (
     SetTimer,
     SettleWork,
     StartChild,
+    TellChild,
     TellParent,
 )
 from ..core.progress import Progress, timer_node
@@ -100,10 +101,12 @@ class Commits:
             case CloseApproval(node_id):
                 rows.ask[:] = [approval for approval in rows.ask if approval.node_id != node_id]
                 rows.answered.append(node_id)
-            case StartChild() | CancelChild() | TellParent():
+            case StartChild() | CancelChild() | TellChild() | TellParent():
                 rows.send.append(self._delivery(tenant_id, execution_id, command))
 
-    def _delivery(self, tenant_id: str, execution_id: str, command: StartChild | CancelChild | TellParent) -> Delivery:
+    def _delivery(
+        self, tenant_id: str, execution_id: str, command: StartChild | CancelChild | TellChild | TellParent
+    ) -> Delivery:
         event: ev.Event
         match command:
             case StartChild(parent, started):
@@ -118,6 +121,8 @@ class Commits:
                 )
             case CancelChild(target):
                 event = ev.WorkflowCancelled(at=0, reason=f"its parent {execution_id} does not wait for it any more")
+            case TellChild(target, event):
+                pass
             case TellParent(parent, news):
                 target, event = parent.execution_id, news
         return Delivery(self._world.new_id("dlv"), target, ev.encode(event), tenant_id)
