@@ -560,21 +560,21 @@ async def test_a_bad_card_is_told_and_is_no_failure_of_ours(client: Client, remo
 
     answer = await discovered(client, remote.url)
 
-    assert answer.status_code == 502, answer.text
+    assert answer.status_code == 424, answer.text
     assert answer.json["code"] == "remote_failed"
-    assert answer.json["error"].startswith("bad gateway: ")
+    assert answer.json["error"].startswith("failed dependency: ")
     assert why in answer.json["error"]
     assert "secret" not in answer.text
     assert await found(client) == []
 
 
-async def test_nobody_listening_is_a_502(client: Client) -> None:
+async def test_nobody_listening_is_a_424(client: Client) -> None:
     with peer() as closed:
         url = closed.url
 
     answer = await discovered(client, url)
 
-    assert answer.status_code == 502
+    assert answer.status_code == 424
     assert f"{url}/.well-known/agent.json cannot be reached" in answer.json["error"]
 
 

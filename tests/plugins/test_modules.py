@@ -144,7 +144,7 @@ async def test_a_broken_card_is_told_in_the_words_of_its_protocol(door: ASGICond
     async with serving({"letterbox": {"owner": "Ada", "address": "post:ada"}}) as url:
         answer = await discover(door, url)
 
-    assert answer.status_code == 502
+    assert answer.status_code == 424
     assert "letterbox.writes_about: is missing or wrong" in answer.json["error"]
 
 
@@ -152,7 +152,7 @@ async def test_a_card_that_no_protocol_knows_says_which_there_are(door: ASGICond
     async with serving({"pigeon": {}}) as url:
         answer = await discover(door, url)
 
-    assert answer.status_code == 502
+    assert answer.status_code == 424
     assert "of no kind that is known here (letter)" in answer.json["error"]
 
 

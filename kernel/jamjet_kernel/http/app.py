@@ -199,7 +199,7 @@ def _agent_routes(agents: Agents) -> Iterator[Route]:
     discover = Operation(
         "Register or update the agent at a URL",
         Access.WRITE,
-        {201: m.Agent, 502: m.Error},
+        {201: m.Agent, 424: m.Error},
         body=m.AgentDiscovery,
         description="Reads /.well-known/agent.json there, else /.well-known/agent-card.json, else the URL itself.",
     )

@@ -32,7 +32,7 @@ STATUSES: dict[type[JamJetError], tuple[int, str]] = {
     Conflict: (409, "conflict: "),
     RateExceeded: (429, "too many requests: "),
     PluginError: (500, "internal error: "),
-    RemoteFailed: (502, "bad gateway: "),
+    RemoteFailed: (424, "failed dependency: "),
     StorageError: (503, "unavailable: "),
     JamJetError: (500, "internal error: "),
 }
@@ -51,7 +51,7 @@ def install(app: App[Request, Response]) -> None:
 
 async def _ours(req: Request, resp: Response, error: JamJetError, params: dict[str, Any]) -> None:
     status, prefix = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-    if status >= 500 and status != 502:  # a 502 is another server's fault
+    if status >= 500:
         _log.error("%s %s: %s", req.method, req.path, error, extra=_extra(req), exc_info=error)
     if status == 401:
         # RFC 6750, 3.1: who brought no credential is not told that one is wrong.

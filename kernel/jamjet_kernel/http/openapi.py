@@ -43,9 +43,9 @@ _MEANINGS = {
     413: "The body is too large",
     415: "The body is not JSON",
     421: "The Host header names another server",
+    424: "Another server did not answer as it should",
     429: "The tenant has used up what it may for now; `Retry-After` says in how many seconds there may be room",
     500: "A defect of the runtime; its log says more under the request id",
-    502: "Another server did not answer as it should",
     503: "Not available just now; nothing was changed",
 }
 
