@@ -192,6 +192,16 @@ class Play:
         self.record(ev.ChildWorkflowFailed(at=0, node_id=run_id, child_execution_id=child, error=error))
         return self
 
+    def child_pauses(self, run_id: str) -> Play:
+        child = self.progress.run(run_id).child_execution_id or ""
+        self.record(ev.ChildWorkflowPaused(at=0, node_id=run_id, child_execution_id=child))
+        return self
+
+    def child_goes_on(self, run_id: str) -> Play:
+        child = self.progress.run(run_id).child_execution_id or ""
+        self.record(ev.ChildWorkflowResumed(at=0, node_id=run_id, child_execution_id=child))
+        return self
+
     def cancel(self, reason: str | None = None) -> Play:
         self.record(ev.WorkflowCancelled(at=0, reason=reason))
         return self
@@ -283,8 +293,14 @@ class Play:
         assert {run_id: (run.attempt, run.available_at) for run_id, run in scheduled.items()} == {
             run_id: (item.attempt, item.available_at) for run_id, item in self.work.items()
         }
+        moves = any(run.status in BUSY and run.items is None for run in runs.values())
+        only_waits = after.waiting > 0 and not moves
         if not after.is_terminal and not after.held:
             assert after.busy or after.waiting, "nothing is open, and yet it has not ended"
+            assert self.status == ("paused" if only_waits else "running")
+        if after.parent is not None and not after.is_terminal:
+            last = self.told[-1].event if self.told else None
+            assert only_waits == isinstance(last, ev.ChildWorkflowPaused), "the parent believes something else"
         if after.is_terminal:
             left = [*self.work, *self.timers, *self.approvals, *self.children]
             assert not left, "it has ended, and yet something is open"

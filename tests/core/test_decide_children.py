@@ -12,6 +12,7 @@ from jamjet_kernel.errors import InvalidTransition
 
 from .conftest import Play, graph, play
 
+WAIT = {"type": "wait", "condition": "external_event", "correlation_key": "k"}
 SUB = {"type": "subgraph", "workflow_ref": "sub"}
 
 
@@ -20,8 +21,8 @@ def parent(**more: Any) -> Play:
     return play(nodes, "s>b", input={"q": "why", "n": 1})
 
 
-def child(nodes: dict[str, Any], depth: int = 1) -> Play:
-    return Play(graph(nodes)).start({}, parent=ev.Parent("above", "s", depth))
+def child(nodes: dict[str, Any], *edges: str, depth: int = 1) -> Play:
+    return Play(graph(nodes, *edges)).start({}, parent=ev.Parent("above", "s", depth))
 
 
 def test_a_subgraph_starts_a_child_execution() -> None:
@@ -157,6 +158,66 @@ def test_news_of_another_child_is_refused() -> None:
 
     with pytest.raises(InvalidTransition, match="another child"):
         it.record(ev.ChildWorkflowCompleted(at=0, node_id="s", child_execution_id="stranger"))
+
+
+def test_a_parent_whose_children_only_wait_is_paused_until_one_goes_on() -> None:
+    it = play({"p": {"type": "parallel", "branches": ["s1", "s2"]}, "s1": SUB, "s2": SUB})
+
+    assert it.child_pauses("s1").status == "running"
+    assert it.child_pauses("s2").status == "paused"
+    assert it.last == ["ChildWorkflowPaused s2", "WorkflowPaused"]
+    assert it.child_goes_on("s1").last == ["ChildWorkflowResumed s1", "WorkflowResumed"]
+    assert it.child_completes("s1").status == "paused"
+    assert it.child_completes("s2").status == "completed"
+
+
+def test_a_child_that_only_waits_is_cancelled_with_its_parent_like_any_other() -> None:
+    it = parent()
+    child_id = next(iter(it.children))
+
+    it.child_pauses("s").cancel()
+
+    assert CancelChild(child_id) in it.decisions[-1].commands
+
+
+def test_a_parent_that_was_paused_and_goes_on_knows_that_its_child_only_waits() -> None:
+    it = parent().pause().child_pauses("s").resume()
+
+    assert it.status == "paused"
+    assert len(it.children) == 1
+    assert it.child_goes_on("s").status == "running"
+
+
+def test_items_of_a_map_that_are_children_may_all_wait() -> None:
+    it = play({"m": {"type": "map", "items": "[state, state]", "body": SUB}})
+
+    it.child_pauses("m[0]").child_pauses("m[1]")
+    assert it.status == "paused"
+    it.pause().resume()
+
+    assert it.child_completes("m[0]").child_completes("m[1]").status == "completed"
+
+
+def test_a_child_tells_its_parent_when_it_only_waits_and_when_it_goes_on() -> None:
+    it = child({"h": {"type": "human_approval"}, "a": None, "w": WAIT}, "h>a", "a>w").approve().complete("a").tell("k")
+
+    told = [type(told.event).__name__ for told in it.told]
+    assert told == [
+        "ChildWorkflowPaused",
+        "ChildWorkflowResumed",
+        "ChildWorkflowPaused",
+        "ChildWorkflowCompleted",
+    ]
+
+
+def test_a_child_that_somebody_paused_does_not_pause_its_parent() -> None:
+    assert not child({"a": None}).pause().told
+
+
+def test_a_child_whose_own_child_only_waits_tells_its_parent() -> None:
+    [told] = child({"s": SUB}).child_pauses("s").told
+
+    assert isinstance(told.event, ev.ChildWorkflowPaused)
 
 
 def test_a_child_that_completes_tells_its_parent_its_state() -> None:

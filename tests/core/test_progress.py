@@ -103,6 +103,8 @@ EVENTS: list[ev.Event] = [
     ev.ChildWorkflowStarted(at=AT, node_id="a", child_execution_id="e.1", workflow_id="sub"),
     ev.ChildWorkflowCompleted(at=AT, node_id="a", child_execution_id="e.1"),
     ev.ChildWorkflowFailed(at=AT, node_id="a", child_execution_id="e.1", error=FAILURE),
+    ev.ChildWorkflowPaused(at=AT, node_id="a", child_execution_id="e.1"),
+    ev.ChildWorkflowResumed(at=AT, node_id="a", child_execution_id="e.1"),
     ev.ToolCallCompleted(at=AT, node_id="a", tool="t"),
     ev.PolicyViolation(at=AT, node_id="a", rule="r", subject="s"),
     ev.TokenBudgetExceeded(at=AT, budget="total_tokens", limit=1, used=2),

@@ -212,7 +212,7 @@ def facts(play: Play, draw: Any) -> Iterator[ev.Event]:
     error = ev.Failure("boom", draw(st.sampled_from(["custom", "timeout"])))
     usage = ev.Usage(input_tokens=10, output_tokens=10) if draw(st.booleans()) else None
     it: dict[str, Any] = {"at": 0, "node_id": run_id, "attempt": attempt, "iteration": iteration}
-    match draw(st.sampled_from("cccccccffpsstttaaarreeexxyzhhhmmq+")):
+    match draw(st.sampled_from("cccccccffpsstttaaarreeexxyuuvhhhmmq+")):
         case "c":
             yield ev.NodeCompleted(**it, output=draw(outputs), usage=usage)
         case "f":
@@ -239,6 +239,11 @@ def facts(play: Play, draw: Any) -> Iterator[ev.Event]:
                 yield ev.ChildWorkflowCompleted(at=0, node_id=owner, child_execution_id=child, output=draw(outputs))
             else:
                 yield ev.ChildWorkflowFailed(at=0, node_id=owner, child_execution_id=child, error=error)
+        case "u" | "v" as news:
+            child = draw(st.sampled_from([*sorted(play.children), "other"]))
+            owner = play.children[child].node_id if child in play.children else run_id
+            told = ev.ChildWorkflowPaused if news == "u" else ev.ChildWorkflowResumed
+            yield told(at=0, node_id=owner, child_execution_id=child)
         case "h":
             requested = ev.WorkflowResumed if play.progress.held else ev.WorkflowPaused
             yield requested(at=0, reason="requested")
@@ -289,7 +294,8 @@ def succeed(play: Play) -> None:
 def test_any_facts_in_any_order_leave_an_execution_whole_and_able_to_end(
     graph: Graph, given_input: dict[str, Any], data: st.DataObject
 ) -> None:
-    play = Play(graph).start(given_input)
+    parent = data.draw(st.sampled_from([None, ev.Parent("above", "s")]))
+    play = Play(graph).start(given_input, parent=parent)
     for _ in range(data.draw(st.integers(0, 40))):
         for event in facts(play, data.draw):
             happen(play, event)

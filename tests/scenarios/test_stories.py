@@ -260,6 +260,29 @@ async def test_a_pause_and_a_resume_reach_the_children_of_children(site: Site) -
     assert site.probe.called("b") == 1
 
 
+async def test_an_execution_is_paused_while_the_children_of_its_children_wait(site: Site) -> None:
+    nodes = {"ask": {"type": "human_approval"}, "b": probe("b")}
+    gate = site.probe.does["b"] = Gate()
+    async with site.open() as runtime:
+        await runtime.register(ME, workflow(nodes, "ask > b", workflow_id="inner"))
+        await runtime.register(ME, workflow({"sub": subgraph("inner")}, workflow_id="outer"))
+        execution = await begin(runtime, workflow({"sub": subgraph("outer")}))
+        await seen(runtime, execution, "WorkflowPaused")
+        site.cut_power()
+
+    async with site.open() as runtime:
+        assert (await runtime.execution(ME, execution)).head.status is Status.PAUSED
+        [asked] = await runtime.approvals(ME)
+        await runtime.approve(ME, asked.execution_id, decision="approved")
+        await seen(runtime, execution, "WorkflowResumed")
+        assert (await runtime.execution(ME, execution)).head.status is Status.RUNNING
+        gate.open.set()
+        view = await ended(runtime, execution)
+
+    assert view.head.status is Status.COMPLETED
+    sound(site.database)
+
+
 async def test_a_graceful_stop_waits_for_what_runs_and_leaves_the_rest_for_the_next_start(site: Site) -> None:
     quick, slow = Gate("quick"), Gate("slow")
     site.probe.does |= {"quick": quick, "slow": slow}

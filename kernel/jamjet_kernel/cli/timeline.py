@@ -149,6 +149,10 @@ def _of_node(row: Row, event: Event) -> Row:
             return replace(row, status="running", started=at, note=str(data.get("child_execution_id", "")))
         case "ChildWorkflowFailed":
             return replace(row, note=_error(data))
+        case "ChildWorkflowPaused":
+            return replace(row, status="waiting")
+        case "ChildWorkflowResumed":
+            return replace(row, status="running")
         case "IterationStarted":
             return replace(row, status="pending", rounds=data.get("iteration", row.rounds) + 1)
     return row

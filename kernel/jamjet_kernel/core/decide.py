@@ -99,7 +99,7 @@ class TellChild:
 @dataclass(frozen=True, slots=True)
 class TellParent:
     parent: ev.Parent
-    event: ev.ChildWorkflowCompleted | ev.ChildWorkflowFailed
+    event: ev.ChildWorkflowCompleted | ev.ChildWorkflowFailed | ev.ChildWorkflowPaused | ev.ChildWorkflowResumed
 
 
 Command: TypeAlias = (
@@ -139,6 +139,7 @@ def decide(
     turn = _Turn(graph, progress, event.at, env or {}, policies)
     turn.take(event)
     turn.follow()
+    turn.tell_whether_it_moves(progress)
     return Decision(turn.progress, tuple(turn.events), tuple(turn.commands))
 
 
@@ -234,7 +235,7 @@ class _Turn:
                 until = max(until, (self._check_attempt(run_id, event).available_at or 0) + 1)
                 self.emit(replace(event, until=until))
                 self._requeue(run_id, attempt, until)
-            case ev.NodeStarted() | ev.NodeProgressed():
+            case ev.NodeStarted() | ev.NodeProgressed() | ev.ChildWorkflowPaused() | ev.ChildWorkflowResumed():
                 self.emit(event)
             case ev.WorkflowStarted():
                 self._take_start(event)
@@ -344,7 +345,7 @@ class _Turn:
             if run.status is RunStatus.SCHEDULED:
                 # Its work item is still there, and may even be at work; a worker only needs to look again.
                 self._enqueue(run_id, run.attempt, run.available_at or self.at)
-            elif run.status is RunStatus.WAITING and run.approval is None and not self._is_wait(run_id):
+            elif run.status is RunStatus.WAITING and run.approval is None and not self._is_control(run_id):
                 self._schedule(run_id)
         self._go_on()
 
@@ -352,8 +353,8 @@ class _Turn:
         children = (self.progress.run(run_id).child_execution_id for run_id in self.progress.open_runs())
         self.commands += [TellChild(child, event) for child in children if child is not None]
 
-    def _is_wait(self, run_id: str) -> bool:
-        return isinstance(self.graph.node(run_id).config, Wait)
+    def _is_control(self, run_id: str) -> bool:
+        return isinstance(self.graph.worker_node(run_id).config, Wait | Subgraph)
 
     def _take_retry(self, event: ev.WorkflowRetried) -> None:
         nodes = self.progress.unfinished_runs()
@@ -463,7 +464,7 @@ class _Turn:
     def _conclude(self) -> bool:
         """Ends, pauses or resumes the execution where that follows; True when something may follow from it."""
         progress = self.progress
-        if self._is_busy():
+        if _is_busy(progress, self.graph):
             if progress.status is Status.PAUSED:
                 self.emit(ev.WorkflowResumed(at=self.at, reason="progress"))
         elif progress.waiting:
@@ -475,13 +476,6 @@ class _Turn:
             self._end(progress.error)
         self._mark_segment()
         return False
-
-    def _is_busy(self) -> bool:
-        """Whether more than waits is left. A map does nothing itself: its items may all be waiting."""
-        progress = self.progress
-        if not progress.waiting or progress.busy > len(self.graph.maps):
-            return progress.busy > 0
-        return any(run.status in BUSY and run.items is None for run in map(progress.run, progress.open_runs()))
 
     def _mark_segment(self) -> None:
         length = self.graph.definition.continue_as_new
@@ -525,6 +519,17 @@ class _Turn:
         else:
             news = ev.ChildWorkflowFailed(at=at, node_id=node_id, child_execution_id=child, error=error)
         self.commands.append(TellParent(parent, news))
+
+    def tell_whether_it_moves(self, before: Progress) -> None:
+        """The parent waits while the child only waits. A pause that somebody asked for is not the parent's."""
+        progress = self.progress
+        if progress.parent is None or progress.is_terminal:
+            return
+        only_waits = _only_waits(progress, self.graph)
+        if only_waits != _only_waits(before, self.graph):
+            kind = ev.ChildWorkflowPaused if only_waits else ev.ChildWorkflowResumed
+            news = kind(at=self.at, node_id=progress.parent.node_id, child_execution_id=progress.execution_id)
+            self.commands.append(TellParent(progress.parent, news))
 
     def _fail_workflow(self, error: ev.Failure) -> None:
         """The whole execution fails, whatever still runs."""
@@ -941,7 +946,7 @@ class _Turn:
             self.commands.append(SettleWork(run_id))
         if run.approval is not None:
             self.commands.append(CloseApproval(run_id))
-        if run.child_execution_id is not None and run.status is RunStatus.DELEGATED:
+        if run.child_execution_id is not None:
             self.commands.append(CancelChild(run.child_execution_id))
         if self.progress.timers:
             self.commands += map(CancelTimer, timers_of(self.progress, run_id))
@@ -1035,6 +1040,17 @@ class _Turn:
 
 
 _SETTLED = frozenset({RunStatus.COMPLETED, RunStatus.SKIPPED, RunStatus.CANCELLED})
+
+
+def _is_busy(progress: Progress, graph: Graph) -> bool:
+    """Whether more than waits is left. A map does nothing itself: its items may all be waiting."""
+    if not progress.waiting or progress.busy > len(graph.maps):
+        return progress.busy > 0
+    return any(run.status in BUSY and run.items is None for run in map(progress.run, progress.open_runs()))
+
+
+def _only_waits(progress: Progress, graph: Graph) -> bool:
+    return progress.waiting > 0 and not _is_busy(progress, graph)
 
 
 def _child_id(parent_id: str, sequence: int) -> str:

@@ -254,6 +254,18 @@ class ChildWorkflowFailed(Base, frozen=True, kw_only=True):
     error: Failure
 
 
+class ChildWorkflowPaused(Base, frozen=True, kw_only=True):
+    """Only waits and approvals are left in the child: the node waits for the same."""
+
+    child_execution_id: str
+
+
+class ChildWorkflowResumed(Base, frozen=True, kw_only=True):
+    """More than waits and approvals is left in the child again."""
+
+    child_execution_id: str
+
+
 class ToolCallCompleted(Base, frozen=True, kw_only=True):
     tool: str
     output: Any = None
@@ -316,6 +328,8 @@ Event: TypeAlias = (
     | ChildWorkflowStarted
     | ChildWorkflowCompleted
     | ChildWorkflowFailed
+    | ChildWorkflowPaused
+    | ChildWorkflowResumed
     | ToolCallCompleted
     | PolicyViolation
     | TokenBudgetExceeded

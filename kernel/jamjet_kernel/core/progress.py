@@ -46,7 +46,7 @@ class RunStatus(StrEnum):
     PENDING = "pending"
     #: Work is queued or being done.
     SCHEDULED = "scheduled"
-    #: For a person, an event or a time.
+    #: For a person, an event or a time; or for a child execution that does.
     WAITING = "waiting"
     #: For a child execution or the items of a map.
     DELEGATED = "delegated"
@@ -241,10 +241,15 @@ def _fold(progress: Progress, event: ev.Event) -> Progress:
             ev.ChildWorkflowCompleted(node_id=str(node_id), child_execution_id=child)
             | ev.ChildWorkflowFailed(node_id=str(node_id), child_execution_id=child)
         ):
-            run = _expect(progress, event, node_id, {RunStatus.DELEGATED})
-            if run.child_execution_id != child:
-                raise _impossible(progress, event, f"{node_id} waits for another child")
-            return _with_run(progress, node_id, replace(run, child_execution_id=None))
+            run = _with_child(progress, event, node_id, child, {RunStatus.DELEGATED, RunStatus.WAITING})
+            delegated = replace(run, status=RunStatus.DELEGATED, child_execution_id=None)
+            return _with_run(progress, node_id, delegated)
+        case ev.ChildWorkflowPaused(node_id=str(node_id), child_execution_id=child):
+            run = _with_child(progress, event, node_id, child, {RunStatus.DELEGATED})
+            return _with_run(progress, node_id, replace(run, status=RunStatus.WAITING))
+        case ev.ChildWorkflowResumed(node_id=str(node_id), child_execution_id=child):
+            run = _with_child(progress, event, node_id, child, {RunStatus.WAITING})
+            return _with_run(progress, node_id, replace(run, status=RunStatus.DELEGATED))
         case ev.NodeStarted(node_id=str(node_id)) | ev.NodeProgressed(node_id=str(node_id)):
             run = _expect(progress, event, node_id, {RunStatus.SCHEDULED})
             if run.attempt != event.attempt:
@@ -515,6 +520,13 @@ def _expect(progress: Progress, event: ev.Event, run_id: str, statuses: Iterable
     run = progress.run(run_id)
     if run.status not in statuses:
         raise _impossible(progress, event, f"{run_id} is {run.status}")
+    return run
+
+
+def _with_child(progress: Progress, event: ev.Event, run_id: str, child: str, statuses: Iterable[RunStatus]) -> Run:
+    run = _expect(progress, event, run_id, statuses)
+    if run.child_execution_id != child:
+        raise _impossible(progress, event, f"{run_id} waits for another child")
     return run
 
 
