@@ -122,3 +122,14 @@ def test_without_a_model_executor_the_strategy_is_where_it_is_said() -> None:
 )
 def test_problems_of_an_agent_point_to_their_lines(problems: Callable[..., list[str]], text: str, message: str) -> None:
     assert any(message in line for line in problems(text)), problems(text)
+
+
+def test_a_tool_may_be_a_function_of_a_module(compiled: Compiled, kinds: Any) -> None:
+    ir = compiled(agent("react", tools="['fns:look', 'fns_look', next]"))
+
+    parse(ir, kinds)
+    calls = {node_id: node["kind"]["tool_ref"] for node_id, node in ir["nodes"].items() if "tool_ref" in node["kind"]}
+    assert calls == {"think_fns_look": "fns:look", "think_fns_look_": "fns_look", "think_next_": "next"}
+    assert {"condition": "state.tool == 'fns:look'", "target": "think_fns_look"} in (
+        ir["nodes"]["think_next"]["kind"]["branches"]
+    )

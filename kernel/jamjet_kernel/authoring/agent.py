@@ -17,6 +17,7 @@ Where a model node has no output key, its object is merged into the state: `answ
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -168,7 +169,7 @@ class _Plan:
     def work(self, node_id: str, task: str, schema: Tree, *, done: str, then: str) -> None:
         """A model node that may call tools, over and over, before it goes on."""
         tools = [name for name in _dict(self.tools) if name != _FINISH]
-        calls = {name: f"{node_id}_{name}" for name in tools}
+        calls = _call_ids(node_id, tools)
         self.think(node_id, *((_with_tools(task, self.tools), _calling(schema, tools)) if tools else (task, schema)))
         self.link(node_id, f"{node_id}_next")
         ways = [(f"state.tool == {name!r}", call) for name, call in calls.items()]
@@ -271,6 +272,17 @@ def _judge(plan: _Plan, said: list[str]) -> None:
     criteria = _text_of(plan.judge.get("criteria"), "Which is the most accurate, complete and well reasoned?")
     prompt = _JUDGE_PROMPT.format(goal=plan.goal, said="\n\n".join(said), criteria=criteria)
     plan.think("judge", prompt, _TEXT, key="answer", helper=plan.judge)
+
+
+def _call_ids(node_id: str, tools: list[str]) -> dict[str, str]:
+    """The node of each tool; what a node id cannot hold, as the colon of `module:function`, becomes `_`."""
+    ids: dict[str, str] = {}
+    for name in tools:
+        call = f"{node_id}_" + re.sub(r"[^\w.-]", "_", name)
+        while call in (f"{node_id}_next", *ids.values()):
+            call += "_"
+        ids[name] = call
+    return ids
 
 
 def _calling(schema: Tree, tools: list[str]) -> Tree:
