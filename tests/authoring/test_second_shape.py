@@ -132,3 +132,31 @@ def test_nodes_of_a_list_need_ids_of_their_own(problems: Callable[..., list[str]
         "5: nodes[1].id: there is another node 'a', on line 4",
         "6: nodes[2].id: is required",
     ]
+
+
+CHECK = """\
+workflow:
+  id: w
+  version: 0.1.0
+  start_node: chk
+  nodes:
+    - {id: chk, kind: condition, label: Check, config: {}, edges: [{to: done, condition: "{{ state.ok }}"}, {to: end}]}
+    - {id: done, kind: end}
+    - {id: end, kind: end}
+"""
+
+
+def test_edges_of_a_condition_are_its_branches(compiled: Compiled) -> None:
+    ir = compiled(CHECK)
+
+    assert ir["nodes"]["chk"] == {
+        "description": "Check",
+        "kind": {"type": "condition", "branches": [{"target": "done", "condition": "state.ok"}, {"target": "end"}]},
+    }
+    assert ir["edges"] == []
+
+
+def test_a_branch_that_leads_nowhere_is_told_where_it_is_written(problems: Callable[..., list[str]]) -> None:
+    assert problems(CHECK.replace("to: done", "to: don")) == [
+        "6: workflow.nodes[0].edges[0]: leads to 'don', but there is no such node; did you mean 'done'?"
+    ]

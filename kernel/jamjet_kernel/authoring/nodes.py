@@ -336,6 +336,9 @@ def _condition(compiler: Compiler, written: Written, fields: Fields, kind: Tree)
     for name in ("conditions", "branches"):
         branches += [_branch(compiler, member) for member in compiler.members(fields.pop(name, None))]
     branches += _if_true_if_false(fields)
+    if not branches:  # the second shape writes them as edges
+        edges = [(member, _edge(compiler, member)) for member in compiler.members(fields.pop("edges", None))]
+        branches = [_branch_of(member, edge) for member, edge in edges if edge is not None]
     default = _first(fields, ("default", "else"))
     if default is not None:
         branches.append({"target": default})
@@ -355,6 +358,10 @@ def _branch(compiler: Compiler, member: Written) -> Any:
     if (target := _first(fields, ("target", "next", "to", "then", "else"))) is not None:
         branch["target"] = target
     return member.saying({**branch, **fields})
+
+
+def _branch_of(member: Written, edge: Tree) -> Any:
+    return member.saying({"target" if name == "to" else name: value for name, value in edge.items()})
 
 
 def _if_true_if_false(fields: Fields) -> list[Tree]:
