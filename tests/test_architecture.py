@@ -31,6 +31,7 @@ REACHES = {
     "context": {"ports"},
     "outgoing": {"errors"},
     "settings": {"outgoing"},
+    "wording": set(),
     "testing": {"core", "errors", "ports"},
 }
 """What the inner parts of the kernel may import of it: nothing else."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from ..core.definition import CONTROL_KINDS, TERMINAL, RetryPolicy
 from ..core.graph import parse
 from ..errors import Invalid, Problem
+from ..wording import in_plain_words
 from .compiler import Compiler
 from .nodes import RETRY_WORDS, WORDS
 from .problems import AuthoringError, FileProblem, did_you_mean
@@ -94,7 +95,7 @@ class _Words:
         path = _normal(problem.place)
         origin, rest = self._origin(path)
         place = ".".join(filter(None, (origin.place, rest)))
-        message = problem.message + self._hint(problem.message, path)
+        message = in_plain_words(problem.message) + self._hint(problem.message, path)
         return FileProblem(place, message, file, origin.line, origin.column)
 
     def _origin(self, path: str) -> tuple[Written, str]:

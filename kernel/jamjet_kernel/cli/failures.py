@@ -65,11 +65,12 @@ def read_settings(**given: object) -> Settings:
     from pydantic import ValidationError
 
     from ..settings import Settings
+    from ..wording import in_plain_words
 
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        details = [_told(problem["loc"], problem["msg"].removeprefix("Value error, ")) for problem in error.errors()]
+        details = [_told(problem["loc"], in_plain_words(problem["msg"])) for problem in error.errors()]
         raise CommandFailed("a setting is not valid", details=details, code=ExitCode.USAGE) from error
 
 
@@ -77,7 +78,20 @@ def _told(place: Sequence[int | str], message: str) -> str:
     if not place:  # how several settings go together
         return message
     name = str(place[0])
-    return f"{name if name.isupper() else f'JAMJET_{name.upper()}'}: {message}"
+    return f"{_variable(name)}: {message}"
+
+
+def _variable(name: str) -> str:
+    """The one that was set, where several names are taken; pydantic tells of the first."""
+    from pydantic import AliasChoices
+
+    from ..settings import Settings
+
+    for field in Settings.model_fields.values():
+        match field.validation_alias:
+            case AliasChoices(choices=names) if name in names:
+                return next((str(one) for one in names if one in os.environ), name)
+    return f"JAMJET_{name.upper()}"
 
 
 def _translated(error: Exception) -> CommandFailed:
