@@ -21,11 +21,13 @@ from .commands import (
     workflows,
 )
 from .exit_codes import MEANINGS
+from .help import Command, Group
 from .session import AsJson, Given, RuntimeUrl, Token
 
 _CODES = " · ".join(f"{int(code)} {meaning}" for code, meaning in MEANINGS.items())
 
 app = typer.Typer(
+    cls=Group,
     help="Write, run and look after durable agent workflows.",
     epilog=f"Exit codes: {_CODES}.",
     no_args_is_help=True,
@@ -78,7 +80,7 @@ _PANELS = {
 
 for panel, commands in _PANELS.items():
     for name, command in commands.items():
-        app.command(name, rich_help_panel=panel)(command)
+        app.command(name, cls=Command, rich_help_panel=panel)(command)
 
 _GROUPS = {
     "agents": (
@@ -105,7 +107,7 @@ _GROUPS = {
 }
 
 for noun, (panel, help, commands) in _GROUPS.items():
-    group = typer.Typer(help=help, no_args_is_help=True)
+    group = typer.Typer(cls=Group, help=help, no_args_is_help=True)
     for name, command in commands.items():
-        group.command(name)(command)
+        group.command(name, cls=Command)(command)
     app.add_typer(group, name=noun, rich_help_panel=panel)

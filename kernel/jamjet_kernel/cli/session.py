@@ -38,7 +38,7 @@ RuntimeUrl = Annotated[
 ]
 Token = Annotated[
     str | None,
-    typer.Option("--token", envvar="JAMJET_TOKEN", show_envvar=False, help=_TOKEN_HELP),
+    typer.Option("--token", metavar="TOKEN", envvar="JAMJET_TOKEN", show_envvar=False, help=_TOKEN_HELP),
 ]
 NoAuth = Annotated[
     bool, typer.Option("--no-auth", help="Whoever reaches the server is an operator. Only on a loopback address.")

@@ -11,25 +11,29 @@ from ...ports import AgentStatus
 from .. import render
 from ..session import Session, remote
 
-AgentId = Annotated[str, typer.Argument(metavar="AGENT_ID")]
+_STATUSES = f"{', '.join(list(AgentStatus)[:-1])} or {list(AgentStatus)[-1]}."
+
+AgentId = Annotated[str, typer.Argument(metavar="ID", help="The agent's id.")]
 
 
 @remote
 def list_(
     session: Session,
-    status: Annotated[AgentStatus | None, typer.Option("--status", "-s", help="Only these.")] = None,
+    status: Annotated[AgentStatus | None, typer.Option("--status", "-s", metavar="STATUS", help=_STATUSES)] = None,
     skill: Annotated[str | None, typer.Option("--skill", metavar="NAME", help="Who can do this.")] = None,
-    protocol: Annotated[str | None, typer.Option("--protocol", metavar="NAME", help="mcp, a2a, anp.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", metavar="NAME", help="Who speaks mcp, a2a or anp.")
+    ] = None,
     search: Annotated[str | None, typer.Option("--search", "-q", metavar="WORDS", help="In their skills.")] = None,
 ) -> None:
-    """All agents, or some of them."""
+    """List agents: all, or some of them."""
     asked = {"status": status, "skill": skill, "protocol": protocol, "q": search}
     session.output.answer(session.client.agents(asked), render.agents)
 
 
 @remote
 def inspect(session: Session, agent_id: AgentId) -> None:
-    """Everything about an agent, its card included."""
+    """Show everything about an agent, its card included."""
     session.output.answer(session.client.agent(agent_id), render.agent)
 
 

@@ -27,7 +27,7 @@ def approve(
     node: Annotated[
         str | None, typer.Option("--node", metavar="NODE", help="Which one, where several nodes wait.")
     ] = None,
-    comment: Annotated[str | None, typer.Option("--comment", "-m", help="Kept in the log.")] = None,
+    comment: Annotated[str | None, typer.Option("--comment", "-m", metavar="TEXT", help="Kept in the log.")] = None,
     user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Who decides.")] = None,
     patch: Annotated[
         str | None, typer.Option("--patch", metavar="JSON", help="A merge patch for the state, @file.json or -.")

@@ -30,14 +30,14 @@ Expected = Annotated[
 @remote
 def list_(
     session: Session,
-    execution: Annotated[str | None, typer.Option("--execution", "-e", metavar="ID")] = None,
+    execution: Annotated[str | None, typer.Option("--execution", "-e", metavar="ID", help="Of this execution.")] = None,
     actor: Annotated[str | None, typer.Option("--actor", metavar="ID", help="Who did it.")] = None,
     event_type: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Such as node_completed.")] = None,
-    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="RFC 3339.")] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="RFC 3339.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 50,
+    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="From this time of RFC 3339 on.")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Up to this time of RFC 3339.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="How many, newest first.")] = 50,
 ) -> None:
-    """The newest records first."""
+    """List the records, newest first."""
     asked = {
         "execution_id": execution,
         "actor_id": actor,
@@ -53,15 +53,19 @@ def verify(
     session: Session,
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-f", help="An export, instead of a runtime: needs neither it nor its database."),
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="An export, instead of a runtime: needs neither it nor its database."
+        ),
     ] = None,
     key: Annotated[
         Path | None,
-        typer.Option("--key", help="The public key as PEM, from where you trust it; else the export's own."),
+        typer.Option(
+            "--key", metavar="FILE", help="The public key as PEM, from where you trust it; else the export's own."
+        ),
     ] = None,
     expect: Expected = None,
 ) -> None:
-    """Whether every record is as it was written, and none is missing."""
+    """Check that every record is as it was written, and none is missing."""
     expected = _anchor(expect)
     if key is not None and file is None:
         raise CommandFailed("--key is for an export; name it with --file", code=ExitCode.USAGE)
@@ -78,7 +82,7 @@ def export(
     session: Session,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Else stdout.")] = None,
 ) -> None:
-    """The whole log as lines of JSON, which `audit verify --file` verifies anywhere."""
+    """Write the whole log as lines of JSON, which `audit verify --file` verifies anywhere."""
     with ExitStack() as stack:
         target: BinaryIO = sys.stdout.buffer if output is None else stack.enter_context(output.open("wb"))
         for part in session.client.audit_export():

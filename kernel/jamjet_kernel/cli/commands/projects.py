@@ -18,7 +18,7 @@ _FILES = ("workflow.yaml", "steps.py", "README.md")
 @local
 def init(
     session: Session,
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Made where it is missing.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made where it is missing.")] = Path(),
 ) -> None:
     """Make a small project: a workflow, its Python functions and a README.
 

@@ -22,7 +22,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 def create(
     session: Session,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
-    role: Annotated[Role, typer.Option("--role", "-r", help="What it may do.")],
+    role: Annotated[Role, typer.Option("--role", "-r", metavar="ROLE", help=f"What it may do: {', '.join(Role)}.")],
     tenant: Annotated[str | None, typer.Option("--tenant", metavar="ID", help="Whose things it opens.")] = None,
     expires: Annotated[
         str | None, typer.Option("--expires", metavar="WHEN", help="30d, 12h, or a time of RFC 3339; else never.")
@@ -35,12 +35,12 @@ def create(
 
 @remote
 def list_(session: Session) -> None:
-    """All tokens, without their plain text."""
+    """List all tokens, without their plain text."""
     session.output.answer(session.client.tokens(), render.tokens)
 
 
 @remote
-def revoke(session: Session, token_id: Annotated[str, typer.Argument(metavar="TOKEN_ID")]) -> None:
+def revoke(session: Session, token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id.")]) -> None:
     """Let a token open nothing any more."""
     answer = session.client.revoke_token(token_id)
     session.output.answer(answer, lambda _: Text.assemble((token_id, "bold"), " is revoked"))

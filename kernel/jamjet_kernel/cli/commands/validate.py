@@ -16,7 +16,7 @@ from ..session import Session, local
 @local
 def validate(
     session: Session,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Workflow files: YAML, JSON or Python.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Workflow files: YAML, JSON or Python.")],
 ) -> None:
     """Check workflow files, without a runtime.
 
