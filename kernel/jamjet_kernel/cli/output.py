@@ -36,7 +36,7 @@ class Output:
         if self.json:
             self.value(value)
         else:
-            answers.print(rendered(value))
+            answers.print(rendered(value), crop=False)
 
     def value(self, value: Any) -> None:
         """JSON in any case: indented for a person, one line for a script."""

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.json import JSON
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from .output import answers
@@ -53,7 +54,7 @@ def status(word: str) -> Text:
 def audit(answer: Json) -> RenderableType:
     if not answer["items"]:
         return nothing("no records")
-    table = _table("when", "who", "what", "on", "execution", "told")
+    table = _table("when", "who", "what", "on", "execution", "told", id="execution")
     for one in answer["items"]:
         table.add_row(
             moment(one["created_at"]),
@@ -63,7 +64,7 @@ def audit(answer: Json) -> RenderableType:
             one["execution_id"] or "",
             ", ".join(f"{name}: {value}" for name, value in (one["data"] or {}).items()),
         )
-    return table
+    return _fitting(table, "told", "on")
 
 
 def audit_verification(answer: Json) -> RenderableType:
@@ -83,16 +84,16 @@ def executions(answer: Json) -> RenderableType:
     found = answer["executions"]
     if not found:
         return nothing("no executions")
-    table = _table("execution", "workflow", "status", "created", "took")
+    table = _table("execution", "workflow", "status", "created", "took", id="execution")
     for one in found:
         table.add_row(
-            whole(one["execution_id"]),
+            one["execution_id"],
             one["workflow_id"],
             status(one["status"]),
             moment(one["created_at"]),
             _between(one["created_at"], one.get("completed_at")),
         )
-    return table
+    return _fitting(table, "took", "created", "workflow", "status")
 
 
 def execution(answer: Json, told: Timeline, events: Iterable[Event]) -> RenderableType:
@@ -198,26 +199,26 @@ def _style_of_kind(kind: str) -> str:
 def approvals(answer: Json) -> RenderableType:
     if not answer["approvals"]:
         return nothing("nothing waits for a person")
-    table = _table("execution", "node", "workflow", "since", "expires", "what is asked")
+    table = _table("execution", "node", "workflow", "since", "expires", "what is asked", id="execution")
     for one in answer["approvals"]:
         table.add_row(
-            whole(one["execution_id"]),
+            one["execution_id"],
             one["node_id"],
             one.get("workflow_id") or "",
             moment(one.get("requested_at")),
             moment(one.get("expires_at")),
             one.get("description") or one.get("tool") or "",
         )
-    return table
+    return _fitting(table, "since", "workflow", "expires")
 
 
 def agents(answer: Json) -> RenderableType:
     if not answer["agents"]:
         return nothing("no agents")
-    table = _table("agent", "name", "status", "skills", "protocols", "uri", "last seen")
+    table = _table("agent", "name", "status", "skills", "protocols", "uri", "last seen", id="agent")
     for one in answer["agents"]:
         table.add_row(
-            whole(one["agent_id"]),
+            one["agent_id"],
             one["name"],
             status(one["status"]),
             ", ".join(one["skills"]),
@@ -225,7 +226,7 @@ def agents(answer: Json) -> RenderableType:
             one["uri"],
             _last_seen(one),
         )
-    return table
+    return _fitting(table, "protocols", "last seen", "uri", "skills", "name")
 
 
 def agent(answer: Json) -> RenderableType:
@@ -259,10 +260,10 @@ def versions(answer: Json) -> RenderableType:
 def workers(answer: Json) -> RenderableType:
     if not answer["workers"]:
         return nothing("no workers")
-    table = _table("worker", "host", "pid", "version", "queues", "running", "started", "last seen")
+    table = _table("worker", "host", "pid", "version", "queues", "running", "started", "last seen", id="worker")
     for one in answer["workers"]:
         table.add_row(
-            whole(one["worker_id"]),
+            one["worker_id"],
             str(one.get("host") or ""),
             str(one.get("pid") or ""),
             str(one.get("version") or ""),
@@ -271,7 +272,7 @@ def workers(answer: Json) -> RenderableType:
             moment(one.get("started_at")),
             moment(one.get("last_seen")),
         )
-    return table
+    return _fitting(table, "started", "version", "pid", "queues", "host")
 
 
 def plugins(found: Sequence[Json]) -> RenderableType:
@@ -288,10 +289,10 @@ def plugins(found: Sequence[Json]) -> RenderableType:
 def tokens(answer: Json) -> RenderableType:
     if not answer["tokens"]:
         return nothing("no tokens")
-    table = _table("token", "name", "role", "state", "created", "by", "expires", "last used")
+    table = _table("token", "name", "role", "state", "created", "by", "expires", "last used", id="token")
     for one in answer["tokens"]:
         table.add_row(
-            whole(one["token_id"]),
+            one["token_id"],
             one["name"],
             one["role"],
             _token_state(one),
@@ -300,7 +301,7 @@ def tokens(answer: Json) -> RenderableType:
             moment(one["expires_at"]),
             moment(one["last_used_at"]),
         )
-    return table
+    return _fitting(table, "last used", "by", "created", "expires", "state")
 
 
 def _token_state(token: Json) -> Text:
@@ -337,8 +338,40 @@ def _between(begin: str, end: str | None) -> str:
     return duration((instant(end) - instant(begin)).total_seconds() * 1000) if end else ""
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, 2, 0, 0))
+def _table(*columns: str, id: str | None = None) -> Table:
+    """Ids are there to be copied: the column `id` is never cut nor broken."""
+    table = _plain_table()
     for column in columns:
-        table.add_column(column.upper() if not answers.is_terminal else column, overflow="fold")
+        header = column if answers.is_terminal else column.upper()
+        table.add_column(header, overflow="fold", no_wrap=column == id)
     return table
+
+
+def _plain_table(*columns: Column) -> Table:
+    return Table(*columns, box=None, pad_edge=False, header_style="bold dim", padding=(0, _GAP, 0, 0))
+
+
+def _fitting(table: Table, *spare: str) -> Table:
+    """Without the spare columns, in this order, as long as the terminal is too narrow."""
+    columns = table.columns
+    for column in columns:
+        column.min_width = _widest(column) if column.no_wrap else cell_len(str(column.header))
+    for name in spare:
+        if sum(map(_wanted, columns)) > answers.width:
+            columns = [column for column in columns if column.header != name]
+    fitting = _plain_table(*columns)
+    fitting.rows = table.rows
+    return fitting
+
+
+def _wanted(column: Column) -> int:
+    return (_widest(column) if column.no_wrap else min(_widest(column), _READABLE)) + _GAP
+
+
+def _widest(column: Column) -> int:
+    return max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+
+
+_GAP = 2
+_READABLE = 30
+"""What a long text gets before it is broken into lines."""
