@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -56,7 +57,7 @@ class Client:
     # Workflows
 
     def register(self, ir: Json) -> Json:
-        return self._post("/workflows", {"ir": ir})
+        return self._post("/workflows", "workflow_id", {"ir": ir})
 
     def workflows(self) -> Json:
         return self._pages("/workflows", "workflows")
@@ -65,15 +66,16 @@ class Client:
         return self._pages(f"/workflows/{_part(workflow_id)}", "versions")
 
     def workflow(self, workflow_id: str, version: str) -> Json:
-        return self._get(f"/workflows/{_part(workflow_id)}/{_part(version)}")
+        return self._get(f"/workflows/{_part(workflow_id)}/{_part(version)}", "workflow_id")
 
     # Executions
 
     def start(self, workflow_id: str, version: str, input: Json) -> Json:
-        return self._post("/executions", {"workflow_id": workflow_id, "workflow_version": version, "input": input})
+        body = {"workflow_id": workflow_id, "workflow_version": version, "input": input}
+        return self._post("/executions", "execution_id", body)
 
     def execution(self, execution_id: str) -> Json:
-        return self._get(_path(execution_id))
+        return self._get(_path(execution_id), "execution_id")
 
     def executions(self, *, status: str | None, workflow_id: str | None, limit: int) -> Json:
         query = {"status": status, "workflow_id": workflow_id}
@@ -82,46 +84,56 @@ class Client:
     def events(self, execution_id: str, after: int = 0) -> Iterator[Event]:
         """The events so far."""
         while True:
-            page = self._get(_path(execution_id, "events"), {"after": after, "limit": _PAGE})["events"]
+            page = self._get(_path(execution_id, "events"), "events", {"after": after, "limit": _PAGE})["events"]
             yield from page
             if len(page) < _PAGE:
                 return
             after = page[-1]["sequence"]
 
-    def follow(self, execution_id: str, after: int = 0) -> Iterator[Event]:
-        """Each event once, as they come, until the execution ends."""
+    def follow(
+        self, execution_id: str, after: int = 0, *, connected: Callable[[bool], None] = lambda _: None
+    ) -> Iterator[Event]:
+        """Each event once, as they come, until the execution ends. Says when the connection is lost, and when back."""
         pauses = iter(_PAUSES_BETWEEN_CONNECTIONS)
+        lost = False
         while True:
             broken: Exception | None = None
             try:
-                for event in self._stream(execution_id, after):
-                    after = event["sequence"]
-                    pauses = iter(_PAUSES_BETWEEN_CONNECTIONS)
-                    yield event
+                with self._stream(execution_id, after) as events:
+                    if lost:
+                        connected(True)
+                        lost = False
+                    for event in events:
+                        after = event["sequence"]
+                        pauses = iter(_PAUSES_BETWEEN_CONNECTIONS)
+                        yield event
                 if self.execution(execution_id)["status"] in TERMINAL_STATUSES:
                     return
             except (httpx.TransportError, _Unreachable) as error:
                 broken = error
+                if not lost:
+                    connected(False)
+                    lost = True
             pause = next(pauses, None)
             if pause is None:
-                raise _unreachable(self.url) from broken
+                raise _unreachable(f"no runtime answers at {self.url}") from broken
             time.sleep(pause)
 
     def cancel(self, execution_id: str, reason: str | None = None) -> Json:
-        return self._post(_path(execution_id, "cancel"), {"reason": reason} if reason else None)
+        return self._post(_path(execution_id, "cancel"), "execution_id", {"reason": reason} if reason else None)
 
     def pause(self, execution_id: str) -> Json:
-        return self._post(_path(execution_id, "pause"))
+        return self._post(_path(execution_id, "pause"), "execution_id")
 
     def resume(self, execution_id: str) -> Json:
-        return self._post(_path(execution_id, "resume"))
+        return self._post(_path(execution_id, "resume"), "execution_id")
 
     def retry(self, execution_id: str) -> Json:
-        return self._post(_path(execution_id, "retry"))
+        return self._post(_path(execution_id, "retry"), "execution_id")
 
     def fork(self, execution_id: str, *, sequence: int | None, state: Json | None, state_patch: Json | None) -> Json:
         body = _given(sequence=sequence, state=state, state_patch=state_patch)
-        return self._post(_path(execution_id, "fork"), body)
+        return self._post(_path(execution_id, "fork"), "execution_id", body)
 
     # People and events
 
@@ -136,28 +148,29 @@ class Client:
         state_patch: Json | None = None,
     ) -> Json:
         body = _given(decision=decision, node_id=node_id, user_id=user_id, comment=comment, state_patch=state_patch)
-        return self._post(_path(execution_id, "approve"), body)
+        return self._post(_path(execution_id, "approve"), "execution_id", body)
 
     def external_event(self, execution_id: str, correlation_key: str, payload: Any) -> Json:
         body = {"correlation_key": correlation_key, "payload": payload}
-        return self._post(_path(execution_id, "external-event"), body)
+        return self._post(_path(execution_id, "external-event"), "execution_id", body)
 
     def approvals(self) -> Json:
         return self._pages("/approvals", "approvals")
 
     def workers(self) -> Json:
-        return self._get("/workers")
+        return self._get("/workers", "workers")
 
     # Tokens
 
     def create_token(self, name: str, role: str, *, tenant_id: str | None, expires_at: str | None) -> Json:
-        return self._post("/tokens", _given(name=name, role=role, tenant_id=tenant_id, expires_at=expires_at))
+        body = _given(name=name, role=role, tenant_id=tenant_id, expires_at=expires_at)
+        return self._post("/tokens", "token", body)
 
     def tokens(self) -> Json:
         return self._pages("/tokens", "tokens")
 
     def revoke_token(self, token_id: str) -> Json:
-        return self._delete(f"/tokens/{_part(token_id)}")
+        return self._delete(f"/tokens/{_part(token_id)}", "token_id")
 
     # Audit
 
@@ -167,15 +180,13 @@ class Client:
     def audit_verification(self, expected: tuple[int, str] | None) -> Json:
         sequence, digest = expected or (None, None)
         query = {"expected_sequence": sequence, "expected_digest": digest}
-        return self._answer("GET", "/audit/verify", params=_given(**query), timeout=_VERIFY_TIMEOUT)
+        return self._answer("GET", "/audit/verify", "valid", params=_given(**query), timeout=_VERIFY_TIMEOUT)
 
     def audit_export(self) -> Iterator[bytes]:
         """The file, in parts as they come."""
         try:
             with self._http.stream("GET", "/audit/export", timeout=_VERIFY_TIMEOUT) as response:
-                if not response.is_success:
-                    response.read()
-                    self._read(response)
+                self._check(response, "application/jsonl")
                 yield from response.iter_bytes()
         except httpx.TransportError as error:
             raise _not_answered(self.url, error) from error
@@ -186,24 +197,24 @@ class Client:
         return self._pages("/agents", "agents", asked)
 
     def agent(self, agent_id: str) -> Json:
-        return self._get(f"/agents/{_part(agent_id)}")
+        return self._get(f"/agents/{_part(agent_id)}", "agent_id")
 
     def move_agent(self, agent_id: str, action: str) -> Json:
-        return self._post(f"/agents/{_part(agent_id)}/{action}")
+        return self._post(f"/agents/{_part(agent_id)}/{action}", "agent_id")
 
     def discover_agent(self, url: str) -> Json:
-        return self._post("/agents/discover", {"url": url})
+        return self._post("/agents/discover", "agent_id", {"url": url})
 
-    # The wire
+    # The wire: `holds` is a field that a runtime's answer has, and another service's has not
 
-    def _get(self, path: str, query: Mapping[str, object] | None = None) -> Json:
-        return self._answer("GET", path, params=_given(**(query or {})))
+    def _get(self, path: str, holds: str, query: Mapping[str, object] | None = None) -> Json:
+        return self._answer("GET", path, holds, params=_given(**(query or {})))
 
-    def _post(self, path: str, body: Json | None = None) -> Json:
-        return self._answer("POST", path, json=body or {})
+    def _post(self, path: str, holds: str, body: Json | None = None) -> Json:
+        return self._answer("POST", path, holds, json=body or {})
 
-    def _delete(self, path: str) -> Json:
-        return self._answer("DELETE", path)
+    def _delete(self, path: str, holds: str) -> Json:
+        return self._answer("DELETE", path, holds)
 
     def _pages(
         self,
@@ -219,36 +230,37 @@ class Client:
         cursor = None
         while True:
             room = at_once if limit is None else min(at_once, limit - len(found))
-            page = self._get(path, {**(query or {}), "limit": room, "cursor": cursor})
+            page = self._get(path, noun, {**(query or {}), "limit": room, "cursor": cursor})
             found += page[noun]
             cursor = page.get("next_cursor")
             if not cursor or len(found) == limit:
                 return {**page, noun: found}
 
-    def _answer(self, method: str, path: str, **request: Any) -> Json:
+    def _answer(self, method: str, path: str, holds: str, **request: Any) -> Json:
         try:
             response = self._http.request(method, path, **request)
         except httpx.TransportError as error:
             raise _not_answered(self.url, error) from error
-        return self._read(response)
-
-    def _read(self, response: httpx.Response) -> Json:
         media = _media(response)
-        if response.is_success and isinstance(media, dict):
+        if response.is_success and isinstance(media, dict) and holds in media:
             return media
         raise _refused(self.url, response, media)
 
-    def _stream(self, execution_id: str, after: int) -> Iterator[Event]:
+    def _check(self, response: httpx.Response, media_type: str) -> None:
+        """That the answer to a request for a stream is one."""
+        if not response.is_success or not response.headers.get("content-type", "").startswith(media_type):
+            response.read()
+            raise _refused(self.url, response, _media(response))
+
+    @contextmanager
+    def _stream(self, execution_id: str, after: int) -> Iterator[Iterator[Event]]:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
         url = _path(execution_id, "events")
         with self._http.stream("GET", url, headers=headers, timeout=_STREAM_TIMEOUT) as response:
-            if not response.is_success:
-                response.read()
-                self._read(response)
-            for data in server_sent(response.iter_lines()):
-                event = json.loads(data)
-                if event["sequence"] > after:
-                    yield event
+            if response.status_code != httpx.codes.NO_CONTENT:
+                self._check(response, "text/event-stream")
+            events = map(json.loads, server_sent(response.iter_lines()))
+            yield (event for event in events if event["sequence"] > after)
 
 
 def server_sent(lines: Iterable[str]) -> Iterator[str]:
@@ -267,9 +279,9 @@ class _Unreachable(CommandFailed):
     """Nobody there, or not yet again."""
 
 
-def _unreachable(url: str, why: str = "no runtime answers at") -> _Unreachable:
+def _unreachable(message: str) -> _Unreachable:
     return _Unreachable(
-        f"{why} {url}",
+        message,
         hint="start one with `jamjet dev`, or name another with --runtime",
         code=ExitCode.UNREACHABLE,
     )
@@ -282,8 +294,8 @@ def _not_answered(url: str, error: httpx.TransportError) -> CommandFailed:
         case httpx.ReadTimeout():
             return _Unreachable(f"the runtime at {url} did not answer in time", code=ExitCode.UNREACHABLE)
         case httpx.RemoteProtocolError():
-            return _unreachable(url, "what answers is no JamJet runtime:")
-    return _unreachable(url)
+            return _unreachable(f"what answers at {url} is no JamJet runtime")
+    return _unreachable(f"no runtime answers at {url}")
 
 
 def _bad_url(url: str) -> CommandFailed:
@@ -300,13 +312,15 @@ def _media(response: httpx.Response) -> object:
 
 
 def _refused(url: str, response: httpx.Response, media: object) -> CommandFailed:
-    if not isinstance(media, dict) or "error" not in media:
-        return _Unreachable(
-            f"what answers at {url} is no JamJet runtime (HTTP {response.status_code})",
-            hint="name another with --runtime",
-            code=ExitCode.UNREACHABLE,
-        )
-    return Refused(response.status_code, media)
+    if response.is_error and isinstance(media, dict) and "error" in media:
+        return Refused(response.status_code, media)
+    # A proxy says such things too while its runtime is away; who says that all is well is another service.
+    stranger = _Unreachable if response.is_server_error else CommandFailed
+    return stranger(
+        f"what answers at {url} is no JamJet runtime (HTTP {response.status_code})",
+        hint="name another with --runtime",
+        code=ExitCode.UNREACHABLE,
+    )
 
 
 class Refused(CommandFailed):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 
 import typer
 from rich.console import Group, RenderableType
@@ -33,7 +34,7 @@ def follow(
     now = planned(nodes)
     try:
         with _view(session, execution_id, now) as show:
-            for event in session.client.follow(execution_id, after):
+            for event in session.client.follow(execution_id, after, connected=partial(say_connected, session)):
                 now = told(now, event)
                 show(now, event)
                 if not wait and now.needs_somebody:
@@ -46,6 +47,13 @@ def follow(
             lost.hint = f"the execution goes on when its runtime does: jamjet events {execution_id} --follow"
         raise
     return now
+
+
+def say_connected(session: Session, is_connected: bool) -> None:
+    if is_connected:
+        session.output.note("[green]note:[/] connected again")
+    else:
+        session.output.note(f"[yellow]note:[/] lost the connection to {session.client.url}; trying again")
 
 
 def finish(session: Session, execution_id: str) -> None:

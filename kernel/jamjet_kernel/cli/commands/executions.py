@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -21,10 +22,10 @@ def list_(
     session: Session,
     status: Annotated[
         str | None,
-        typer.Option("--status", "-s", help="running, paused, completed, failed or cancelled."),
+        typer.Option("--status", "-s", metavar="STATUS", help="running, paused, completed, failed or cancelled."),
     ] = None,
     workflow: Annotated[str | None, typer.Option("--workflow", "-w", metavar="ID", help="Of this workflow.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="How many, newest first.")] = 50,
 ) -> None:
     """List executions, newest first."""
     found = session.client.executions(status=status, workflow_id=workflow, limit=limit)
@@ -50,8 +51,12 @@ def events(
     after: Annotated[int, typer.Option("--after", metavar="N", min=0, help="Only those after this sequence.")] = 0,
 ) -> None:
     """An execution's events, one a line."""
-    found = session.client.follow if follow else session.client.events
-    for event in found(execution_id, after):
+    from ..follow import say_connected
+
+    client = session.client
+    connected = partial(say_connected, session)
+    found = client.follow(execution_id, after, connected=connected) if follow else client.events(execution_id, after)
+    for event in found:
         if session.output.json:
             session.output.line(event)
         else:
@@ -62,7 +67,7 @@ def events(
 def cancel(
     session: Session,
     execution_id: ExecutionId,
-    reason: Annotated[str | None, typer.Option("--reason", help="Kept in the log.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Kept in the log.")] = None,
 ) -> None:
     """Stop an execution for good."""
     answer = session.client.cancel(execution_id, reason)
