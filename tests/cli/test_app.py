@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -164,3 +167,80 @@ def test_no_color_is_honoured(tmp_path: Path) -> None:
     done = subprocess.run([BIN / "jamjet", "plugins"], env=environment, capture_output=True, text=True, check=True)
 
     assert "\x1b[3" not in done.stdout
+
+
+def test_a_setting_is_called_by_the_name_that_was_set(jamjet: Jamjet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUST_LOG", "bogus")
+
+    assert jamjet("dev").err.splitlines()[1] == (
+        "  RUST_LOG: 'bogus' is not a log level; try debug, info, warning or error"
+    )
+
+
+def test_a_storage_without_a_driver_is_told_with_what_works(jamjet: Jamjet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgres://localhost/jamjet")
+
+    said = jamjet("dev", "--port", 0)
+
+    assert said.code == ExitCode.FAILED
+    assert "installed: sqlite" in said.err
+    assert "no PostgreSQL driver is installed" in said.err
+
+
+@pytest.mark.parametrize("command", [["run"], ["tokens", "create"], ["agents", "list"], ["audit", "verify"]])
+def test_help_shows_no_types(jamjet: Jamjet, command: list[str]) -> None:
+    assert "<" not in jamjet(*command, "--help").out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["list"],
+        ["inspect", "x"],
+        ["events", "x"],
+        ["events", "x", "--follow"],
+        ["cancel", "x"],
+        ["approvals"],
+        ["approve", "x"],
+        ["workflows"],
+        ["workflows", "x", "latest"],
+        ["workers"],
+        ["agents", "list"],
+        ["agents", "activate", "x"],
+        ["tokens", "list"],
+        ["tokens", "create", "x", "--role", "viewer"],
+        ["tokens", "revoke", "x"],
+        ["audit", "list"],
+        ["audit", "verify"],
+        ["audit", "export"],
+    ],
+)
+def test_another_service_is_no_runtime(jamjet: Jamjet, stranger: str, command: list[str]) -> None:
+    said = jamjet(*command, "--runtime", stranger)
+
+    assert said.code == ExitCode.UNREACHABLE
+    assert said.out == ""
+    assert f"what answers at {stranger} is no JamJet runtime" in said.err
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    """A service that answers everything with JSON of its own."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Stranger) as service:
+        Thread(target=service.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{service.server_port}"
+        service.shutdown()
+
+
+class _Stranger(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(b'{"status": "fine"}')
+
+    do_POST = do_DELETE = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass

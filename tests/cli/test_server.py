@@ -17,6 +17,7 @@ import pytest
 from jamjet_kernel.cli import client, session
 from jamjet_kernel.cli.exit_codes import ExitCode
 from jamjet_kernel.cli.failures import CommandFailed
+from jamjet_kernel.cli.server import path_from_here
 
 from .conftest import BIN, Jamjet, Server, end, read_until, start_dev, write_project
 from .test_executions import start
@@ -117,22 +118,27 @@ def test_a_request_that_waits_is_turned_away_at_the_end(jamjet: Jamjet, own: Ser
 def test_following_survives_a_restart(jamjet: Jamjet, own: Server) -> None:
     execution_id = start(jamjet, "review.yaml", '{"value": 1}')
     follower = subprocess.Popen(
-        [BIN / "jamjet", "events", execution_id, "--follow", "--json"], stdout=subprocess.PIPE, text=True
-    )
+        [BIN / "jamjet", "events", execution_id, "--follow"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     assert follower.stdout is not None
     seen = read_until("WorkflowPaused", follower.stdout)
 
     own.stop()
     again = start_dev(own.folder, int(own.url.rpartition(":")[2]))
     approved = jamjet("approve", execution_id)
-    rest, _ = follower.communicate(timeout=20)
+    rest, told = follower.communicate(timeout=20)
     end(again)
 
     assert approved.code == ExitCode.OK, approved.err
     lines = [*seen, *rest.splitlines()]
     assert follower.returncode == ExitCode.OK
-    assert [f'"sequence": {number},' in line for number, line in enumerate(lines, 1)] == [True] * len(lines)
+    assert [int(line.split()[0]) for line in lines] == list(range(1, len(lines) + 1))
     assert "WorkflowCompleted" in lines[-1]
+    assert told.splitlines() == [
+        f"note: lost the connection to {own.url}; trying again",
+        "note: connected again",
+    ]
 
 
 def test_following_gives_up_on_a_runtime_that_does_not_come_back(
@@ -318,3 +324,24 @@ def test_ipv6_loopback_is_served(tmp_path: Path) -> None:
 
     assert url.startswith("http://[::1]:")
     assert answer.status_code == 200
+
+
+def test_a_database_is_told_as_it_is_found_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    assert path_from_here(here / "data" / "x.db") == "data/x.db"
+    assert path_from_here("data/x.db") == "data/x.db"
+    assert path_from_here(tmp_path / "x.db") == str(tmp_path / "x.db")
+    assert path_from_here("../x.db") == str(tmp_path / "x.db")
+
+
+def test_dev_says_that_functions_are_loaded_once(tmp_path: Path) -> None:
+    process = subprocess.Popen([BIN / "jamjet", "dev", "--port", "0"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    banner = read_until("Stop", process.stdout)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+
+    assert any("functions are loaded once: restart after editing them" in line for line in banner)

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -23,6 +24,7 @@ import uvicorn
 
 from .exit_codes import ExitCode
 from .failures import CommandFailed, read_settings, told_clearly
+from .help import Command
 from .session import NoAuth
 
 if TYPE_CHECKING:
@@ -40,16 +42,19 @@ _REQUEST_GRACE = 2
 
 def main() -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(context_settings={"help_option_names": ["-h", "--help"]})(_serve)
+    app.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})(_serve)
     with told_clearly():
         app(prog_name="jamjet-server")
 
 
 def _serve(
     host: Annotated[
-        str | None, typer.Option("--host", help="Where to listen: else JAMJET_BIND, else this machine only.")
+        str | None,
+        typer.Option("--host", metavar="ADDRESS", help="Where to listen: else JAMJET_BIND, else this machine only."),
     ] = None,
-    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Else JAMJET_PORT, else 7700.")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", metavar="N", min=0, max=65535, help="Else JAMJET_PORT, else 7700.")
+    ] = None,
     database_url: Annotated[
         str | None, typer.Option("--database-url", metavar="URL", help="A path or URL; else DATABASE_URL.")
     ] = None,
@@ -66,7 +71,7 @@ def serve(settings: Settings, *, announce: Announce) -> None:
     _import_from_here()
     if settings.auth == "off":
         log.warning("authentication is off: every program on this machine may do everything here")
-    with _bound(settings) as listener:
+    with _hint_at_storages(settings), _bound(settings) as listener:
         actual = settings.model_copy(update=_where(listener, settings))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(actual, listener, announce))
@@ -90,9 +95,33 @@ def database(settings: Settings) -> str:
     """Where it is, without the password."""
     scheme, is_url, rest = settings.database_url.partition("://")
     if not is_url:
-        return os.path.relpath(settings.database_url)
+        return path_from_here(settings.database_url)
     credentials, has_credentials, place = rest.rpartition("@")
     return f"{scheme}://{credentials.partition(':')[0]}{has_credentials}{place}"
+
+
+def path_from_here(path: str | Path) -> str:
+    """Relative where it lies in the current folder."""
+    absolute = os.path.abspath(Path(path).expanduser())
+    relative = os.path.relpath(absolute)
+    return absolute if relative.startswith(os.pardir) else relative
+
+
+@contextlib.contextmanager
+def _hint_at_storages(settings: Settings) -> Iterator[None]:
+    from ..errors import PluginError
+    from ..plugins import DRIVERS, names, scheme_of
+
+    try:
+        yield
+    except PluginError as error:
+        scheme = scheme_of(settings.database_url)
+        if scheme in names(DRIVERS):
+            raise
+        missing = "; no PostgreSQL driver is installed" if scheme == "postgresql" else ""
+        raise CommandFailed(
+            str(error), hint=f"DATABASE_URL names it; a path such as .jamjet/runtime.db is SQLite's{missing}"
+        ) from error
 
 
 async def _run(settings: Settings, listener: socket.socket, announce: Announce) -> None:

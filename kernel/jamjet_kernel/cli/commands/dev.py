@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,10 +20,14 @@ if TYPE_CHECKING:
 def dev(
     session: Session,
     port: Annotated[
-        int | None, typer.Option("--port", "-p", min=0, max=65535, help="Else JAMJET_PORT, else 7700; 0: any free one.")
+        int | None,
+        typer.Option(
+            "--port", "-p", metavar="N", min=0, max=65535, help="Else JAMJET_PORT, else 7700; 0: any free one."
+        ),
     ] = None,
     host: Annotated[
-        str | None, typer.Option("--host", help="Where to listen: else JAMJET_BIND, else this machine only.")
+        str | None,
+        typer.Option("--host", metavar="ADDRESS", help="Where to listen: else JAMJET_BIND, else this machine only."),
     ] = None,
     no_auth: NoAuth = False,
 ) -> None:
@@ -51,7 +54,7 @@ def _as_json(settings: Settings, version: str) -> None:
 
 
 def _banner(settings: Settings, version: str) -> None:
-    from ..server import database
+    from ..server import database, path_from_here
 
     url = settings.url
     rows = {
@@ -59,7 +62,8 @@ def _banner(settings: Settings, version: str) -> None:
         "Docs": f"{url}/docs",
         "Database": database(settings),
         "Reachable": "from this machine only" if settings.is_local else "from other machines too",
-        "Access": _access(settings),
+        "Access": _access(settings, path_from_here(settings.operator_token_file)),
+        "Python": "functions are loaded once: restart after editing them",
     }
     grid = Table.grid(padding=(0, 2))
     for name, value in rows.items():
@@ -69,9 +73,9 @@ def _banner(settings: Settings, version: str) -> None:
     answers.print("\n  [dim]In another terminal:[/] jamjet run workflow.yaml    [dim]Stop:[/] Ctrl-C\n")
 
 
-def _access(settings: Settings) -> str:
+def _access(settings: Settings, token_file: str) -> str:
     if settings.auth == "off":
         return "open: authentication is off, whoever reaches the API may do everything"
     if settings.operator_token_file.exists():
-        return f"by token: {os.path.relpath(settings.operator_token_file)} holds the operator's, `jamjet` finds it here"
+        return f"by token: {token_file} holds the operator's, `jamjet` finds it here"
     return "by token"
