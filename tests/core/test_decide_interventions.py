@@ -169,10 +169,48 @@ def test_a_pause_is_asked_for_once() -> None:
 
 
 def test_only_what_somebody_paused_is_resumed() -> None:
-    with pytest.raises(InvalidTransition, match="nobody paused it"):
+    with pytest.raises(InvalidTransition, match="the execution is running, and nobody paused it"):
         play({"a": None}).resume()
-    with pytest.raises(InvalidTransition, match="nobody paused it"):
-        play({"h": ASK}).resume()
+
+
+def test_who_resumes_what_only_waits_is_told_for_what() -> None:
+    subgraph = {"type": "subgraph", "workflow_ref": "sub"}
+    nodes = {
+        "p": {"type": "parallel", "branches": list("hwtsm")},
+        "h": ASK,
+        "w": WAIT,
+        "t": {"type": "wait", "condition": "timer", "duration": 9},
+        "s": subgraph,
+        "m": {"type": "map", "items": "[state]", "body": subgraph},
+    }
+    it = play(nodes).child_pauses("s").child_pauses("m[0]")
+    one, other = it.children
+
+    with pytest.raises(InvalidTransition) as refused:
+        it.resume()
+
+    assert str(refused.value) == (
+        "the execution waits for an approval at 'h', the event 'k' at 'w', its time at 't', "
+        f"its child execution {one}, its child execution {other}, and nobody paused it"
+    )
+
+
+AFTER_THE_END: list[tuple[Callable[[Play], Any], str]] = [
+    (lambda it: it.cancel(), "the execution is completed; it cannot be cancelled any more"),
+    (lambda it: it.pause(), "the execution is completed; it cannot be paused any more"),
+    (lambda it: it.resume(), "the execution is completed; it cannot be resumed any more"),
+    (lambda it: it.approve(), "the execution is completed, and nothing waits for an approval any more"),
+    (lambda it: it.approve("a"), "the execution is completed, and nothing waits for an approval any more"),
+    (lambda it: it.tell("k"), "the execution is completed; it takes no events any more"),
+]
+
+
+@pytest.mark.parametrize(("act", "message"), AFTER_THE_END)
+def test_who_comes_after_the_end_is_told_so(act: Callable[[Play], Any], message: str) -> None:
+    with pytest.raises(InvalidTransition) as refused:
+        act(play({"a": None}).complete("a"))
+
+    assert str(refused.value) == message
 
 
 # Retry

@@ -122,6 +122,11 @@ def test_a_decision_is_made_once() -> None:
         it.reject("h")
 
 
+def test_a_decision_about_a_node_that_is_not_there_says_so() -> None:
+    with pytest.raises(Invalid, match="node_id: there is no node 'zzz'"):
+        asking().approve("zzz")
+
+
 def test_a_decision_is_yes_or_no() -> None:
     with pytest.raises(Invalid, match="'approved' or 'rejected'"):
         asking().approve("h", "perhaps")

@@ -39,7 +39,7 @@ from .definition import (
 )
 from .expressions import ExpressionError
 from .graph import APPROVED, BRANCH, ERROR, NEXT, REJECTED, TIMEOUT, Edge, Graph, Node, item_of, map_of
-from .progress import BUSY, INTERRUPTION, OPEN, Progress, RunStatus, Status, evolve, merge, timer_node, timers_of
+from .progress import BUSY, INTERRUPTION, OPEN, Progress, Run, RunStatus, Status, evolve, merge, timer_node, timers_of
 from .retries import delay_of
 
 
@@ -225,6 +225,8 @@ class _Turn:
     # What comes in
 
     def take(self, event: ev.Event) -> None:
+        if self.progress.is_terminal and (refusal := _AFTER_THE_END.get(type(event))):
+            raise InvalidTransition(f"the execution is {self.progress.status}{refusal}")
         match event:
             case ev.NodeCompleted(node_id=str(run_id)):
                 self._take_result(run_id, event)
@@ -336,7 +338,8 @@ class _Turn:
 
     def _take_resume(self, event: ev.WorkflowResumed) -> None:
         if not self.progress.held:
-            raise InvalidTransition(f"the execution is {self.progress.status}, and nobody paused it")
+            does = f"waits for {waits}" if (waits := self._waits()) else f"is {self.progress.status}"
+            raise InvalidTransition(f"the execution {does}, and nobody paused it")
         self.emit(event)
         self._tell_children(event)
         self.spent = True
@@ -348,6 +351,21 @@ class _Turn:
             elif run.status is RunStatus.WAITING and run.approval is None and not self._is_control(run_id):
                 self._schedule(run_id)
         self._go_on()
+
+    def _waits(self) -> str:
+        """What a paused execution waits for, in words."""
+        waits = []
+        for run_id in self.progress.open_runs() if self.progress.status is Status.PAUSED else ():
+            match self.progress.run(run_id):
+                case Run(approval=ev.ApprovalRequested()):
+                    waits.append(f"an approval at {run_id!r}")
+                case Run(correlation_key=str(key)):
+                    waits.append(f"the event {key!r} at {run_id!r}")
+                case Run(child_execution_id=str(child)):
+                    waits.append(f"its child execution {child}")
+                case Run(items=None):
+                    waits.append(f"its time at {run_id!r}")
+        return ", ".join(waits)
 
     def _tell_children(self, event: ev.WorkflowPaused | ev.WorkflowResumed) -> None:
         children = (self.progress.run(run_id).child_execution_id for run_id in self.progress.open_runs())
@@ -369,6 +387,8 @@ class _Turn:
         if event.decision not in ("approved", "rejected"):
             raise Invalid([Problem("decision", f"is {event.decision!r}; it can be 'approved' or 'rejected'")])
         run_id = event.node_id or self._only_approval()
+        if (map_of(run_id) or run_id) not in self.graph.nodes:
+            raise Invalid([Problem("node_id", f"there is no node {run_id!r}")])
         run = self.progress.run(run_id)
         if run.approval is None:
             raise InvalidTransition(f"{run_id!r} does not wait for an approval")
@@ -1039,6 +1059,13 @@ class _Turn:
         }
 
 
+_AFTER_THE_END: Mapping[type[ev.Event], str] = {
+    ev.WorkflowCancelled: "; it cannot be cancelled any more",
+    ev.WorkflowPaused: "; it cannot be paused any more",
+    ev.WorkflowResumed: "; it cannot be resumed any more",
+    ev.ApprovalReceived: ", and nothing waits for an approval any more",
+    ev.ExternalEventReceived: "; it takes no events any more",
+}
 _SETTLED = frozenset({RunStatus.COMPLETED, RunStatus.SKIPPED, RunStatus.CANCELLED})
 
 
