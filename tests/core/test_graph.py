@@ -169,6 +169,16 @@ def test_a_ring_has_no_start_and_lists_all() -> None:
     assert found == {"start_node": "is needed: the workflow could start at any of a, b"}
 
 
+def test_an_end_is_no_candidate_for_the_start() -> None:
+    end = {"type": "end"}
+
+    assert problems({"a": None, "b": None, "end": end}, "a>b", "b>a", "b>end") == {
+        "start_node": "is needed: the workflow could start at any of a, b"
+    }
+    assert problems({"a": None, "done": end}) == {"nodes.done": "is never reached from 'a'"}
+    assert graph({"end": end}).start == "end"
+
+
 def test_a_start_node_that_does_not_exist_is_refused() -> None:
     assert problems({"a": None}, start_node="z") == {"start_node": "there is no node 'z'"}
 

@@ -621,11 +621,12 @@ class _Builder:
                 return wanted
             return None
         reached = {edge.target for edges in self.edges.values() for edge in edges if edge.target != edge.source}
-        candidates = [node for node in self._main_nodes() if node not in reached]
+        possible = [node for node in self._main_nodes() if node not in self.ends] or self._main_nodes()
+        candidates = [node for node in possible if node not in reached]
         if len(candidates) > 1 and self.definition.on_budget_exceeded in candidates:
             candidates.remove(self.definition.on_budget_exceeded)
         if len(candidates) != 1:
-            among = ", ".join(candidates or self._main_nodes())
+            among = ", ".join(candidates or possible)
             self._problem("start_node", f"is needed: the workflow could start at any of {among}")
             return None
         return candidates[0]
