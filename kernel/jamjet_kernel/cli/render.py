@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,7 +54,7 @@ def status(word: str) -> Text:
 def audit(answer: Json) -> RenderableType:
     if not answer["items"]:
         return nothing("no records")
-    table = _table("when", "who", "what", "on", "execution", "told", id="execution")
+    table = _table("when", "who", "what", "on", "execution", "told", unbroken=("when", "what", "execution"))
     for one in answer["items"]:
         table.add_row(
             moment(one["created_at"]),
@@ -64,7 +64,7 @@ def audit(answer: Json) -> RenderableType:
             one["execution_id"] or "",
             ", ".join(f"{name}: {value}" for name, value in (one["data"] or {}).items()),
         )
-    return _fitting(table, "told", "on")
+    return _fitting(table, "told", "on", "execution")
 
 
 def audit_verification(answer: Json) -> RenderableType:
@@ -84,7 +84,7 @@ def executions(answer: Json) -> RenderableType:
     found = answer["executions"]
     if not found:
         return nothing("no executions")
-    table = _table("execution", "workflow", "status", "created", "took", id="execution")
+    table = _table("execution", "workflow", "status", "created", "took", unbroken=("execution",))
     for one in found:
         table.add_row(
             one["execution_id"],
@@ -199,7 +199,7 @@ def _style_of_kind(kind: str) -> str:
 def approvals(answer: Json) -> RenderableType:
     if not answer["approvals"]:
         return nothing("nothing waits for a person")
-    table = _table("execution", "node", "workflow", "since", "expires", "what is asked", id="execution")
+    table = _table("execution", "node", "workflow", "since", "expires", "what is asked", unbroken=("execution",))
     for one in answer["approvals"]:
         table.add_row(
             one["execution_id"],
@@ -215,7 +215,7 @@ def approvals(answer: Json) -> RenderableType:
 def agents(answer: Json) -> RenderableType:
     if not answer["agents"]:
         return nothing("no agents")
-    table = _table("agent", "name", "status", "skills", "protocols", "uri", "last seen", id="agent")
+    table = _table("agent", "name", "status", "skills", "protocols", "uri", "last seen", unbroken=("agent",))
     for one in answer["agents"]:
         table.add_row(
             one["agent_id"],
@@ -260,7 +260,9 @@ def versions(answer: Json) -> RenderableType:
 def workers(answer: Json) -> RenderableType:
     if not answer["workers"]:
         return nothing("no workers")
-    table = _table("worker", "host", "pid", "version", "queues", "running", "started", "last seen", id="worker")
+    table = _table(
+        "worker", "host", "pid", "version", "queues", "running", "started", "last seen", unbroken=("worker",)
+    )
     for one in answer["workers"]:
         table.add_row(
             one["worker_id"],
@@ -289,7 +291,7 @@ def plugins(found: Sequence[Json]) -> RenderableType:
 def tokens(answer: Json) -> RenderableType:
     if not answer["tokens"]:
         return nothing("no tokens")
-    table = _table("token", "name", "role", "state", "created", "by", "expires", "last used", id="token")
+    table = _table("token", "name", "role", "state", "created", "by", "expires", "last used", unbroken=("token",))
     for one in answer["tokens"]:
         table.add_row(
             one["token_id"],
@@ -338,12 +340,12 @@ def _between(begin: str, end: str | None) -> str:
     return duration((instant(end) - instant(begin)).total_seconds() * 1000) if end else ""
 
 
-def _table(*columns: str, id: str | None = None) -> Table:
-    """Ids are there to be copied: the column `id` is never cut nor broken."""
+def _table(*columns: str, unbroken: Collection[str] = ()) -> Table:
+    """Ids are there to be copied: what is unbroken is neither cut nor folded."""
     table = _plain_table()
     for column in columns:
         header = column if answers.is_terminal else column.upper()
-        table.add_column(header, overflow="fold", no_wrap=column == id)
+        table.add_column(header, overflow="fold", no_wrap=column in unbroken)
     return table
 
 
