@@ -15,6 +15,7 @@ JamJetError                     code: a stable string, in every error body besid
   RateExceeded                  the tenant has used up what its limits allow for now
   PluginError                   refuse to start
   StorageError                  the database did not do it; nothing was stored
+    Evicted                     this process was taken for dead, and others took over its work
   RemoteFailed                  another server did not answer as it should
 
 NodeFailed, RateLimited         what an executor raises
@@ -143,6 +144,12 @@ class StorageError(JamJetError):
     """The storage could not do it; nothing was stored."""
 
     code = "storage_error"
+
+
+class Evicted(StorageError):
+    """This process was taken for dead, and others took over its work; nothing was stored."""
+
+    code = "evicted"
 
 
 class RemoteFailed(JamJetError):

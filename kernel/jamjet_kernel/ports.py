@@ -90,7 +90,12 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """A run that waits for a worker. There is one at most per run, identified by (execution_id, run_id)."""
+    """A run that waits for a worker. There is one at most per run, identified by (execution_id, run_id).
+
+    `fence` grows whenever it passes from hand to hand, so it tells a late holder from the present one. `losses` counts
+    the holders that died with it. Of the items with one `concurrency_key` of a tenant at most `concurrency_limit` are
+    leased at a time.
+    """
 
     execution_id: str
     run_id: str
@@ -100,6 +105,32 @@ class WorkItem:
     tenant_id: str = DEFAULT_TENANT
     priority: int = 0
     lease_owner: str | None = None
+    fence: int = 0
+    losses: int = 0
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a commit stands on that brings a worker's result."""
+
+    run_id: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A run that failed for good, and its execution with it. Identified by (execution_id, run_id)."""
+
+    execution_id: str
+    run_id: str
+    queue: str
+    attempts: int
+    error: str
+    error_class: str
+    failed_at: int
+    workflow_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +142,7 @@ class Timer:
     fire_at: int
     node_id: str | None = None
     tenant_id: str = DEFAULT_TENANT
+    lease_owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +166,7 @@ class Delivery:
     execution_id: str
     body: bytes
     tenant_id: str = DEFAULT_TENANT
+    lease_owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +194,10 @@ class Commit:
 
     `expected` is the sequence before it; 0 creates the execution. Raises `SequenceConflict` when the
     stored sequence is another one, `KeyTaken` when the receipt's key is there already, `LimitReached` when the tenant
-    would have more than `max_open` executions that have not ended. `settle` names runs whose work items end,
-    `answered` nodes whose approvals do. Within a commit, deletions come before insertions.
+    would have more than `max_open` executions that have not ended, `LeaseLost` when the work item that `lease` names is
+    gone or has another fence. `settle` names runs whose work items end, the leased one among them; `answered` nodes
+    whose approvals do; `buried` runs that failed for good, `raised` those that are run again. Within a commit,
+    deletions come before insertions.
     """
 
     tenant_id: str
@@ -171,6 +206,7 @@ class Commit:
     events: Sequence[Recorded]
     enqueue: Sequence[WorkItem] = ()
     settle: Sequence[str] = ()
+    lease: Lease | None = None
     set_timers: Sequence[Timer] = ()
     cancel_timers: Sequence[str] = ()
     ask: Sequence[OpenApproval] = ()
@@ -182,6 +218,8 @@ class Commit:
     audit: Sequence[AuditRecord] = ()
     spent: Spent | None = None
     max_open: int | None = None
+    buried: Sequence[DeadLetter] = ()
+    raised: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +318,10 @@ class Executions(Protocol):
 
     async def head(self, tenant_id: str, execution_id: str) -> Head | None: ...
 
+    async def sequences(self, executions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """The stored sequence of each (tenant_id, execution_id) that is there."""
+        ...
+
     async def page(
         self,
         tenant_id: str,
@@ -326,12 +368,56 @@ class Workflows(Protocol):
 
 
 class Work(Protocol):
+    """Work items and deliveries. What is leased to a process hangs on that process's own lease (see `Workers`); a
+    remote worker holds a lease per item."""
+
     async def pending(self, after: tuple[str, str, str] | None = None, limit: int = 1000) -> list[WorkItem]:
-        """All tenants' work items in the order of (tenant_id, execution_id, run_id), for recovery."""
+        """All tenants' work items in the order of (tenant_id, execution_id, run_id)."""
+        ...
+
+    async def get(self, tenant_id: str, execution_id: str, run_id: str) -> WorkItem | None: ...
+
+    async def claim(
+        self,
+        worker_id: str,
+        queue: str,
+        now: int,
+        limit: int,
+        *,
+        tenant_id: str | None = None,
+        lease_ms: int | None = None,
+        queue_limit: int | None = None,
+    ) -> list[WorkItem]:
+        """Leases up to `limit` items that nobody holds and that are due: the highest priority first, then what has been
+        due for longest. Of one tenant or of all.
+
+        Without `lease_ms` the lease lasts as long as the process's own. At most `queue_limit` items of the queue are
+        leased at a time, in all tenants together.
+        """
+        ...
+
+    async def next_due(self, queue: str) -> int | None:
+        """When the next item that nobody holds becomes due; the past when one is."""
+        ...
+
+    async def backlog(self, limit: int) -> int:
+        """How many items nobody holds, counted no further than `limit`."""
+        ...
+
+    async def renew(self, item: WorkItem, lease_ms: int) -> bool:
+        """Prolongs a remote worker's lease. False: it is another's by now."""
+        ...
+
+    async def give_back(self, items: Sequence[WorkItem]) -> int:
+        """Frees those whose fence is still as given, so that others take them at once; answers how many."""
         ...
 
     async def deliveries(self, after: str | None = None, limit: int = 1000) -> list[Delivery]:
-        """All tenants' deliveries by delivery_id, for recovery."""
+        """All tenants' deliveries by delivery_id."""
+        ...
+
+    async def claim_deliveries(self, worker_id: str, limit: int = 1000) -> list[Delivery]:
+        """Leases deliveries that nobody holds, the oldest first."""
         ...
 
     async def drop_delivery(self, tenant_id: str, delivery_id: str) -> None:
@@ -348,8 +434,77 @@ class Approvals(Protocol):
 
 
 class Timers(Protocol):
-    async def due(self, before: int, limit: int = 1000) -> list[Timer]:
-        """All tenants' timers with `fire_at` <= before, earliest first."""
+    async def claim(self, worker_id: str, before: int, limit: int = 1000) -> list[Timer]:
+        """Leases timers of all tenants that nobody holds, with `fire_at` <= before, earliest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Who does work: a process of the runtime, or a remote worker of a tenant. `details` is a plain JSON object."""
+
+    worker_id: str
+    kind: str
+    host: str
+    pid: int
+    version: str
+    started_at: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+    tenant_id: str = DEFAULT_TENANT
+    last_seen: int | None = None
+    expires_at: int | None = None
+
+
+class Workers(Protocol):
+    """Who is alive, by leases on the database's clock."""
+
+    async def join(self, worker: Worker, lease_ms: int) -> None:
+        """A process of the runtime does so before it commits: from then on this storage commits in its name, and what
+        it commits once it was buried is refused with `Evicted`."""
+        ...
+
+    async def see(self, worker: Worker, lease_ms: int) -> None:
+        """A sign of life of a remote worker, which is added when it is new."""
+        ...
+
+    async def heartbeat(self, worker: Worker, lease_ms: int) -> bool:
+        """Prolongs the lease and stores the details. False: it was buried."""
+        ...
+
+    async def leave(self, worker: Worker) -> None:
+        """Removes it and frees all that it holds."""
+        ...
+
+    async def bury(self, *, all_but: str | None = None) -> list[str]:
+        """Removes the workers whose lease has ended and frees what they held, and what remote workers did not renew;
+        answers the ids of the processes. With `all_but`: every other process, whatever its lease; for who owns the
+        storage alone."""
+        ...
+
+    async def page(self, tenant_id: str) -> list[Worker]:
+        """The processes, and the tenant's remote workers, by worker_id; those whose lease has ended are left out."""
+        ...
+
+
+class DeadLetters(Protocol):
+    async def page(
+        self, tenant_id: str, *, queue: str | None = None, limit: int = 50, after: tuple[str, str] | None = None
+    ) -> list[DeadLetter]:
+        """By (execution_id, run_id)."""
+        ...
+
+    async def get(self, tenant_id: str, execution_id: str, run_id: str) -> DeadLetter | None: ...
+
+
+class Hints(Protocol):
+    """Messages to the other processes. All may be lost: they cost latency, never work."""
+
+    def send(self, message: str) -> None:
+        """Returns at once, from the event loop. At most some thousand characters."""
+        ...
+
+    async def listen(self, hear: Callable[[str], None]) -> None:
+        """Calls `hear` on the event loop for each message of any process, this one too, until the storage closes."""
         ...
 
 
@@ -493,7 +648,8 @@ class Audit(Protocol):
 class Storage(Protocol):
     """A place where commits last.
 
-    `exclusive`: this process alone writes, so what it remembers is what is stored.
+    `exclusive`: this process alone writes, so what it remembers is what is stored. `hints`: None where there are no
+    others to tell, or no way to.
     """
 
     exclusive: bool
@@ -507,13 +663,16 @@ class Storage(Protocol):
     tokens: Tokens
     agents: Agents
     audit: Audit
+    workers: Workers
+    dead_letters: DeadLetters
+    hints: Hints | None
 
     async def commit(self, commits: Sequence[Commit]) -> list[JamJetError | None]:
         """Makes them true in one transaction, in order; answers per commit None or why it was refused.
 
         A refused commit leaves no trace and does not touch its neighbours, save that later commits of
         the same execution are refused too (their `expected` is no longer met). When the call returns,
-        what was accepted survives `kill -9` and power loss.
+        what was accepted survives `kill -9` and power loss. Raises `Evicted` when the process was buried.
         """
         ...
 

@@ -90,6 +90,8 @@ async def _run(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
 
 async def _recover(runtime: Runtime) -> None:
     """Takes up the work and the deliveries that were under way. They are all ours: one process owns the storage."""
+    if runtime.storage.exclusive:
+        await runtime.storage.workers.bury(all_but=runtime.worker_id)
     work, deliveries = 0, 0
     last: tuple[str, str, str] | None = None
     while items := await runtime.storage.work.pending(last):
@@ -109,7 +111,7 @@ async def _recover(runtime: Runtime) -> None:
 
 async def _refill(runtime: Runtime, until: int) -> None:
     limit = 1000
-    while len(timers := await runtime.storage.timers.due(until, limit)) == limit:
+    while len(timers := await runtime.storage.timers.claim(runtime.worker_id, until, limit)) == limit:
         limit *= 2
     for timer in timers:
         runtime.set_timer(timer)

@@ -23,15 +23,17 @@ import pytest
 
 from ..core.chain import FORGOTTEN, Fault, verify
 from ..core.progress import Status
-from ..errors import Conflict, JamJetError, KeyTaken, LimitReached, SequenceConflict, StorageError
+from ..errors import Conflict, JamJetError, KeyTaken, LeaseLost, LimitReached, SequenceConflict, StorageError
 from ..ports import (
     DEFAULT_TENANT,
     Agent,
     AgentStatus,
     AuditRecord,
     Commit,
+    DeadLetter,
     Delivery,
     Head,
+    Lease,
     Loaded,
     OpenApproval,
     Receipt,
@@ -45,6 +47,7 @@ from ..ports import (
     TenantStatus,
     Timer,
     Token,
+    Worker,
     WorkflowVersion,
     WorkItem,
 )
@@ -80,6 +83,20 @@ def approval(node_id: str = "review", execution_id: str = "e1") -> OpenApproval:
 
 def delivery(delivery_id: str = "d1", execution_id: str = "e2") -> Delivery:
     return Delivery(delivery_id, execution_id, b'{"done": true}', tenant_id=TENANT)
+
+
+def worker(worker_id: str, **changes: Any) -> Worker:
+    return replace(Worker(worker_id, "runtime", "host", 42, "1.0", NOON), **changes)
+
+
+def dead_letter(run_id: str, execution_id: str = "e1", **changes: Any) -> DeadLetter:
+    letter = DeadLetter(execution_id, run_id, "default", 3, "it broke", "custom", NOON, "research")
+    return replace(letter, **changes)
+
+
+def settled(done: WorkItem) -> Commit:
+    """The next commit of `e1`: the result of this item."""
+    return commit(expected=1, lease=Lease(done.run_id, done.fence), settle=[done.run_id])
 
 
 def receipt(key: str = "key-1", result: str = "e1", created_at: int = NOON) -> Receipt:
@@ -250,7 +267,7 @@ class CommitContract:
         assert head is not None
         assert (await sequence_of(storage), head.status) == (5, Status.PAUSED)
         assert await storage.work.pending() == [item("a", attempt=2), item("a", execution_id="other")]
-        assert [due.timer_id for due in await storage.timers.due(NOON)] == ["t2"]
+        assert [due.timer_id for due in await storage.timers.claim("w1", NOON)] == ["t2"]
 
     async def test_later_commits_of_a_loser_are_refused_too(self, storage: Storage) -> None:
         await store(storage, commit())
@@ -476,28 +493,218 @@ class WorkContract:
         assert [delivery.delivery_id for delivery in found] == [f"d{n}" for n in range(5)]
 
 
+class LeasesContract:
+    """Who holds a piece of work, and how it passes on."""
+
+    async def test_the_most_urgent_and_then_the_oldest_is_claimed_first(self, storage: Storage) -> None:
+        work = [
+            item("young", available_at=NOON - 1),
+            item("old", available_at=NOON - 9),
+            item("urgent", priority=5),
+            item("later", available_at=NOON + 1),
+            item("taken", lease_owner="w9"),
+            item("elsewhere", queue="gpu"),
+        ]
+        await store(storage, commit(enqueue=work))
+
+        claimed = await storage.work.claim("w1", "default", NOON, 2)
+        rest = await storage.work.claim("w1", "default", NOON, 10)
+
+        assert [found.run_id for found in claimed] == ["urgent", "old"]
+        assert [(found.lease_owner, found.fence) for found in claimed] == [("w1", 1), ("w1", 1)]
+        assert [found.run_id for found in rest] == ["young"]
+        assert await storage.work.next_due("default") == NOON + 1
+        assert await storage.work.next_due("nothing") is None
+        assert await storage.work.backlog(10) == 2
+
+    async def test_of_one_tenant_only_its_own_is_claimed(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[item()]), commit(tenant_id="rival", enqueue=[item(tenant_id="rival")]))
+
+        claimed = await storage.work.claim("w1", "default", NOON, 10, tenant_id="rival", lease_ms=1000)
+
+        assert [found.tenant_id for found in claimed] == ["rival"]
+
+    async def test_concurrent_claims_never_share_an_item(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[item(f"n{n}") for n in range(50)]))
+
+        claims = await asyncio.gather(*(storage.work.claim(f"w{n}", "default", NOON, 10) for n in range(8)))
+
+        claimed = [found.run_id for batch in claims for found in batch]
+        assert len(claimed) == len(set(claimed))
+        assert len(claimed) + len(await storage.work.claim("w9", "default", NOON, 50)) == 50
+
+    async def test_a_queue_has_no_more_items_at_work_than_its_limit(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[item(f"n{n}") for n in range(5)]))
+
+        claims = await asyncio.gather(
+            *(storage.work.claim(f"w{n}", "default", NOON, 2, queue_limit=3) for n in range(4))
+        )
+
+        assert sum(map(len, claims)) == 3
+        assert await storage.work.claim("w1", "default", NOON, 1, queue_limit=3) == []
+
+    async def test_a_concurrency_key_has_no_more_items_at_work_than_its_limit(self, storage: Storage) -> None:
+        keyed = [item(f"n{n}", concurrency_key="customer-7", concurrency_limit=2) for n in range(5)]
+        await store(storage, commit(enqueue=[*keyed, item("free")]))
+
+        claims = await asyncio.gather(*(storage.work.claim(f"w{n}", "default", NOON, 10) for n in range(4)))
+
+        claimed = [found for batch in claims for found in batch]
+        assert sorted(found.concurrency_key or "" for found in claimed) == ["", "customer-7", "customer-7"]
+        done = next(found for found in claimed if found.concurrency_key)
+        await store(storage, settled(done))
+        assert len(await storage.work.claim("w9", "default", NOON, 10)) == 1
+
+    async def test_a_result_is_taken_from_who_holds_the_work(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[item(lease_owner="w1", fence=7), item("other")]))
+
+        await store(storage, commit(expected=1, lease=Lease("search", 7), settle=["search"]))
+
+        assert await storage.work.pending() == [item("other")]
+
+    async def test_a_late_result_is_refused(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[item()]), commit("e2", enqueue=[item("b", "e2", fence=3)]))
+        (first,) = await storage.work.claim("w1", "default", NOON, 1)
+        assert await storage.work.give_back([first]) == 1
+        await storage.work.claim("w2", "default", NOON, 1)
+
+        late = commit(expected=1, lease=Lease("search", first.fence), settle=["search"], enqueue=[item("next")])
+        good = commit("e2", expected=1, lease=Lease("b", 3), settle=["b"])
+        answers = await storage.commit([late, good])
+
+        assert kinds(answers) == [LeaseLost, None]
+        assert await sequence_of(storage) == 1
+        assert [found.lease_owner for found in await storage.work.pending()] == ["w2"]
+
+    async def test_the_result_of_work_that_is_gone_is_refused(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[item(fence=7)]))
+        await store(storage, commit(expected=1, settle=["search"]))
+
+        answers = await storage.commit([commit(expected=2, lease=Lease("search", 7), settle=["search"])])
+
+        assert kinds(answers) == [LeaseLost]
+
+    async def test_who_gave_work_back_does_not_give_it_back_again(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[item()]))
+        (first,) = await storage.work.claim("w1", "default", NOON, 1)
+
+        assert await storage.work.give_back([first]) == 1
+        assert await storage.work.give_back([first]) == 0
+        (again,) = await storage.work.claim("w2", "default", NOON, 1)
+        assert again.fence > first.fence
+
+    async def test_a_remote_workers_lease_is_renewed_or_ends(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[item()]))
+        (held,) = await storage.work.claim("w1", "default", NOON, 1, lease_ms=60_000)
+        await storage.workers.bury()
+        assert await storage.work.renew(held, 1)
+        await asyncio.sleep(0.01)
+
+        await storage.workers.bury()
+
+        assert not await storage.work.renew(held, 1000)
+        (again,) = await storage.work.claim("w2", "default", NOON, 1, lease_ms=60_000)
+        assert (again.fence > held.fence, again.losses) == (True, 1)
+
+    async def test_what_a_dead_process_held_is_free(self, storage: Storage) -> None:
+        await storage.workers.join(worker("w1"), 1)
+        held = commit(
+            enqueue=[item(lease_owner="w1"), item("b", lease_owner="w2")],
+            set_timers=[replace(timer(), lease_owner="w1")],
+            send=[replace(delivery(), lease_owner="w1")],
+        )
+        await store(storage, held)
+        assert await storage.timers.claim("w2", NOON) == []
+        assert await storage.work.claim_deliveries("w2") == []
+        await asyncio.sleep(0.01)
+
+        assert await storage.workers.bury() == ["w1"]
+
+        assert await storage.workers.bury() == []
+        (found,) = await storage.work.claim("w2", "default", NOON, 10)
+        assert (found.run_id, found.losses) == ("search", 1)
+        assert await storage.timers.claim("w2", NOON) == [replace(timer(), lease_owner="w2")]
+        assert await storage.work.claim_deliveries("w2") == [replace(delivery(), lease_owner="w2")]
+
+    async def test_a_process_lives_as_long_as_its_heart_beats(self, storage: Storage) -> None:
+        await storage.workers.join(worker("w1"), 60_000)
+        beaten = worker("w1", details={"running": 3})
+
+        assert await storage.workers.heartbeat(beaten, 60_000)
+        assert await storage.workers.bury() == []
+        (shown,) = await storage.workers.page(TENANT)
+        assert (shown.worker_id, shown.details, shown.kind) == ("w1", {"running": 3}, "runtime")
+        assert shown.last_seen is not None
+        await storage.workers.leave(beaten)
+        assert not await storage.workers.heartbeat(beaten, 60_000)
+        assert await storage.workers.page(TENANT) == []
+
+    async def test_who_leaves_frees_what_it_held_and_lost_nothing(self, storage: Storage) -> None:
+        await storage.workers.join(worker("w1"), 60_000)
+        await store(storage, commit(enqueue=[item(lease_owner="w1", fence=4)]))
+
+        await storage.workers.leave(worker("w1"))
+
+        (found,) = await storage.work.claim("w2", "default", NOON, 10)
+        assert (found.fence > 4, found.losses) == (True, 0)
+
+    async def test_the_only_process_buries_all_others_at_once(self, storage: Storage) -> None:
+        await storage.workers.join(worker("w1"), 60_000)
+        await storage.workers.see(worker("r1", kind="remote", tenant_id=TENANT), 60_000)
+        await storage.workers.join(worker("w2"), 60_000)
+
+        assert await storage.workers.bury(all_but="w2") == ["w1"]
+
+        assert [found.worker_id for found in await storage.workers.page(TENANT)] == ["r1", "w2"]
+        assert [found.worker_id for found in await storage.workers.page("rival")] == ["w2"]
+
+    async def test_the_sequences_of_many_executions_are_read_at_once(self, storage: Storage) -> None:
+        await store(storage, commit("a", count=3), commit("b"))
+
+        found = await storage.executions.sequences([(TENANT, "a"), (TENANT, "b"), (TENANT, "c"), ("rival", "a")])
+
+        assert found == {(TENANT, "a"): 3, (TENANT, "b"): 1}
+
+
+class DeadLettersContract:
+    async def test_a_dead_letter_waits_until_it_is_raised(self, storage: Storage) -> None:
+        letters = [dead_letter(run_id) for run_id in ("a", "b")]
+        await store(storage, commit(buried=letters), commit("e2", buried=[dead_letter("a", "e2", queue="gpu")]))
+
+        assert await storage.dead_letters.page(TENANT, queue="default") == letters
+        assert len(await storage.dead_letters.page(TENANT, limit=1, after=("e1", "a"))) == 1
+        assert await storage.dead_letters.get(TENANT, "e1", "b") == letters[1]
+        assert await storage.dead_letters.page("rival") == []
+
+        await store(storage, commit(expected=1, raised=["a"]))
+        assert await storage.dead_letters.get(TENANT, "e1", "a") is None
+        assert len(await storage.dead_letters.page(TENANT)) == 2
+
+
 class TimersContract:
-    async def test_due_timers_come_earliest_first(self, storage: Storage) -> None:
+    async def test_timers_are_claimed_once_and_the_earliest_first(self, storage: Storage) -> None:
         times = {"late": NOON + 1, "now": NOON, "early": NOON - 5}
         await store(storage, commit(set_timers=[timer(name, at) for name, at in times.items()]))
 
-        due = await storage.timers.due(NOON)
+        first = await storage.timers.claim("w1", NOON, limit=1)
+        rest = await storage.timers.claim("w2", NOON)
 
-        assert due == [timer("early", NOON - 5), timer("now", NOON)]
-        assert await storage.timers.due(NOON + 1, limit=1) == [timer("early", NOON - 5)]
+        assert first == [replace(timer("early", NOON - 5), lease_owner="w1")]
+        assert rest == [replace(timer("now", NOON), lease_owner="w2")]
+        assert await storage.timers.claim("w1", NOON) == []
 
     async def test_a_cancelled_timer_is_never_due(self, storage: Storage) -> None:
         await store(storage, commit(set_timers=[timer("a"), timer("b")]))
         await store(storage, commit(expected=1, cancel_timers=["a", "never set"]))
 
-        assert [due.timer_id for due in await storage.timers.due(NOON)] == ["b"]
+        assert [due.timer_id for due in await storage.timers.claim("w1", NOON)] == ["b"]
 
     async def test_a_timer_set_again_has_its_new_time(self, storage: Storage) -> None:
         await store(storage, commit(set_timers=[timer("a", NOON)]))
         await store(storage, commit(expected=1, cancel_timers=["a"], set_timers=[timer("a", NOON + 60)]))
 
-        assert await storage.timers.due(NOON) == []
-        assert await storage.timers.due(NOON + 60) == [timer("a", NOON + 60)]
+        assert await storage.timers.claim("w1", NOON) == []
+        assert [due.fire_at for due in await storage.timers.claim("w1", NOON + 60)] == [NOON + 60]
 
 
 class ApprovalsContract:
@@ -1059,7 +1266,7 @@ class IsolationContract:
         await store(storage, ours)
 
         assert await storage.work.pending() == list(theirs.enqueue)
-        assert await storage.timers.due(NOON) == list(theirs.set_timers)
+        assert await storage.timers.claim("w1", NOON) == [replace(timer(), tenant_id="rival", lease_owner="w1")]
         assert await storage.approvals.page("rival") == list(theirs.ask)
         assert await storage.work.deliveries() == list(theirs.send)
         assert await storage.executions.head("rival", "e1") == theirs.head
@@ -1201,6 +1408,8 @@ class StorageContract(
     CommitContract,
     ExecutionsContract,
     WorkContract,
+    LeasesContract,
+    DeadLettersContract,
     TimersContract,
     ApprovalsContract,
     ReceiptsContract,

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from jamjet_kernel import Commit, Conflict, JamJetError, LimitReached, SequenceConflict
+from jamjet_kernel import Commit, Conflict, JamJetError, LeaseLost, LimitReached, SequenceConflict
 
-from . import approvals, audit, executions, receipts, tenants, timers, work
+from . import approvals, audit, dead_letters, executions, receipts, tenants, timers, work
 from .bulk import Bulk, Row
 from .transactions import database_errors, storage_error
 
@@ -24,6 +24,10 @@ class Refused(Exception):
 
 class SomeLost(Refused):
     """Some execution is not where a commit expects it."""
+
+
+class SomeLeaseLost(Refused):
+    """Some work item is gone, or in other hands."""
 
 
 class SomeKeyTaken(Refused):
@@ -58,10 +62,12 @@ def _write(tx: Connection, commits: Sequence[Commit]) -> None:
     _write_receipts(tx, commits)
     _write_executions(tx, commits)
     _check_open(tx, commits)
+    _settle_leased(tx, commits)
     _change(tx, work.SETTLE, work.ENQUEUE, work.changed_items(commits))
     _change(tx, timers.CANCEL, timers.SET, timers.changed(commits))
     _change(tx, approvals.ANSWERED, approvals.ASK, approvals.changed(commits))
     _change(tx, work.DELIVERED, work.SEND, work.changed_deliveries(commits))
+    _change(tx, dead_letters.RAISE, dead_letters.BURY, dead_letters.changed(commits))
     tenants.SPEND.run(tx, tenants.consumed(commits))
 
 
@@ -81,6 +87,8 @@ def _write_one(tx: Connection, commit: Commit) -> JamJetError | None:
 def _refusal(commit: Commit, error: Exception) -> JamJetError:
     if isinstance(error, SomeKeyTaken) and commit.receipt:
         return receipts.key_taken(commit.receipt)
+    if isinstance(error, SomeLeaseLost) and commit.lease is not None:
+        return LeaseLost(f"the work at {commit.lease.run_id} of {commit.head.execution_id} is in other hands by now")
     if isinstance(error, TooManyOpen) and commit.max_open is not None:
         return LimitReached("concurrent_executions", commit.max_open)
     return _moved_on(commit) if isinstance(error, SomeLost) else storage_error(error)
@@ -111,6 +119,12 @@ def _write_executions(tx: Connection, commits: Sequence[Commit]) -> None:
     if executions.RECORD.run(tx, log) != len(log):
         raise SomeLost
     executions.SNAPSHOT.run(tx, executions.snapshots(commits))
+
+
+def _settle_leased(tx: Connection, commits: Sequence[Commit]) -> None:
+    leased = work.leased(commits)
+    if work.SETTLE_LEASED.run(tx, leased) != len(leased):
+        raise SomeLeaseLost
 
 
 def _check_open(tx: Connection, commits: Sequence[Commit]) -> None:

@@ -26,6 +26,9 @@ class SqlExecutions:
     async def head(self, tenant_id: str, execution_id: str) -> Head | None:
         return await self._transactions.read(head, tenant_id, execution_id)
 
+    async def sequences(self, executions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        return await self._transactions.read(sequences, executions)
+
     async def page(
         self,
         tenant_id: str,
@@ -64,6 +67,16 @@ _HEAD = select(_executions).where(
 def head(tx: Connection, tenant_id: str, execution_id: str) -> Head | None:
     row = tx.execute(_HEAD, {"tenant": tenant_id, "execution": execution_id}).first()
     return _head(*row) if row else None
+
+
+_KEY = (_executions.c.tenant_id, _executions.c.execution_id)
+_SEQUENCES = Bulk(
+    [c.name for c in _KEY], lambda _: select(*_KEY, _executions.c.sequence).where(tuple_(*_KEY).in_(given(_KEY)))
+)
+
+
+def sequences(tx: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    return {(tenant_id, execution_id): sequence for tenant_id, execution_id, sequence in _SEQUENCES.fetch(tx, keys)}
 
 
 _NEWEST_SNAPSHOT = (

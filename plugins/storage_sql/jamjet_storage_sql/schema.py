@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Stored by the driver; a database with a higher one was made by a newer runtime."""
 
 metadata = MetaData()
@@ -77,8 +77,57 @@ work_items = Table(
     Column("priority", Integer, nullable=False),
     Column("available_at", BigInteger, nullable=False),
     Column("lease_owner", Text),
+    # Of a remote worker's lease, by the database's clock. NULL: the item hangs on the lease of its owner, a process.
     Column("lease_expires_at", BigInteger),
     Column("fence", BigInteger, nullable=False, server_default="0"),
+    Column("losses", Integer, nullable=False, server_default="0"),
+    Column("concurrency_key", Text),
+    Column("concurrency_limit", Integer),
+    sqlite_with_rowid=False,
+)
+_c = work_items.c
+_free, _remote, _keyed = _c.lease_owner.is_(None), _c.lease_expires_at.isnot(None), _c.concurrency_key.isnot(None)
+# In the order of a claim. What is written already leased, as most work is, never enters the first two.
+_by_urgency = (_c.queue, _c.priority.desc(), _c.available_at)
+Index("work_items_to_claim", *_by_urgency, postgresql_where=_free, sqlite_where=_free)
+Index("work_items_to_claim_by_tenant", _c.tenant_id, *_by_urgency, postgresql_where=_free, sqlite_where=_free)
+Index("work_items_by_lease", _c.lease_expires_at, postgresql_where=_remote, sqlite_where=_remote)
+Index("work_items_by_key", _c.tenant_id, _c.concurrency_key, postgresql_where=_keyed, sqlite_where=_keyed)
+
+# Rows to lock while what is leased is counted: `name` is a queue or a concurrency key.
+concurrency = Table("concurrency", metadata, _key("tenant_id"), _key("name"), sqlite_with_rowid=False)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    _key("tenant_id"),
+    _key("execution_id"),
+    _key("run_id"),
+    Column("queue", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("error_class", Text, nullable=False),
+    Column("failed_at", BigInteger, nullable=False),
+    Column("workflow_id", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    _key("tenant_id"),
+    _key("worker_id"),
+    Column("kind", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("details", LargeBinary, nullable=False),
+    # By the database's clock.
+    Column("last_seen", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    # Group commits that this process made: tells whether one whose answer was lost is true.
+    Column("batch", BigInteger, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
 
@@ -104,9 +153,11 @@ timers = Table(
     _key("timer_id"),
     Column("fire_at", BigInteger, nullable=False),
     Column("node_id", Text),
-    Index("timers_by_time", "fire_at"),
+    Column("lease_owner", Text),
     sqlite_with_rowid=False,
 )
+_free = timers.c.lease_owner.is_(None)
+Index("timers_to_claim", timers.c.fire_at, postgresql_where=_free, sqlite_where=_free)
 
 deliveries = Table(
     "deliveries",
@@ -115,8 +166,10 @@ deliveries = Table(
     _key("delivery_id"),
     Column("execution_id", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
-    Index("deliveries_by_id", "delivery_id"),
+    Column("lease_owner", Text),
 )
+_free = deliveries.c.lease_owner.is_(None)
+Index("deliveries_to_claim", deliveries.c.delivery_id, postgresql_where=_free, sqlite_where=_free)
 
 receipts = Table(
     "receipts",

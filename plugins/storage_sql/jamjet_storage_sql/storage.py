@@ -13,7 +13,9 @@ from jamjet_kernel import (
     Approvals,
     Audit,
     Commit,
+    DeadLetters,
     Executions,
+    Hints,
     JamJetError,
     Receipts,
     StorageError,
@@ -21,6 +23,7 @@ from jamjet_kernel import (
     Timers,
     Tokens,
     Work,
+    Workers,
     Workflows,
 )
 
@@ -28,6 +31,7 @@ from .agents import SqlAgents
 from .approvals import SqlApprovals
 from .audit import SqlAudit
 from .commit import Refused, write, write_each
+from .dead_letters import SqlDeadLetters
 from .executions import SqlExecutions
 from .receipts import SqlReceipts
 from .tenants import SqlTenants
@@ -35,6 +39,7 @@ from .timers import SqlTimers
 from .tokens import SqlTokens
 from .transactions import Transactions
 from .work import SqlWork
+from .workers import SqlWorkers
 from .workflows import SqlWorkflows
 
 
@@ -66,6 +71,9 @@ class SqlStorage:
         self.tenants: Tenants = SqlTenants(self._transactions)
         self.tokens: Tokens = SqlTokens(self._transactions)
         self.audit: Audit = SqlAudit(self._transactions)
+        self.workers: Workers = SqlWorkers(self._transactions)
+        self.dead_letters: DeadLetters = SqlDeadLetters(self._transactions)
+        self.hints: Hints | None = None
 
     async def commit(self, commits: Sequence[Commit]) -> list[JamJetError | None]:
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, tuple_, update
 
 from jamjet_kernel import Commit, Timer
 
@@ -21,18 +22,28 @@ class SqlTimers:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    async def due(self, before: int, limit: int = 1000) -> list[Timer]:
-        return await self._transactions.read(due, before, limit)
+    async def claim(self, worker_id: str, before: int, limit: int = 1000) -> list[Timer]:
+        return await self._transactions.write(claim, worker_id, before, limit)
 
 
-def due(tx: Connection, before: int, limit: int) -> list[Timer]:
+def claim(tx: Connection, worker_id: str, before: int, limit: int) -> list[Timer]:
     c = _timers.c
-    query = select(_timers).where(c.fire_at <= before)
-    earliest = query.order_by(c.fire_at, c.tenant_id, c.execution_id, c.timer_id).limit(limit)
-    return [
-        Timer(row.execution_id, row.timer_id, row.fire_at, node_id=row.node_id, tenant_id=row.tenant_id)
-        for row in tx.execute(earliest)
-    ]
+    free = select(*_timers.primary_key).where(c.lease_owner.is_(None), c.fire_at <= before)
+    rows = [tuple(row) for row in tx.execute(free.order_by(c.fire_at).limit(limit).with_for_update(skip_locked=True))]
+    if not rows:
+        return []
+    taken = update(_timers).where(tuple_(*_timers.primary_key).in_(rows)).values(lease_owner=worker_id)
+    claimed = [_timer(row) for row in tx.execute(taken.returning(_timers))]
+    return sorted(claimed, key=lambda timer: timer.fire_at)
+
+
+def _timer(row: Any) -> Timer:
+    return Timer(row.execution_id, row.timer_id, row.fire_at, row.node_id, row.tenant_id, row.lease_owner)
+
+
+def free(tx: Connection, owners: Sequence[str]) -> None:
+    """What these processes hold."""
+    tx.execute(update(_timers).where(_timers.c.lease_owner.in_(owners)).values(lease_owner=None))
 
 
 def changed(commits: Sequence[Commit]) -> tuple[list[Row], list[Row]]:
@@ -45,6 +56,6 @@ def _cancelled(commit: Commit) -> list[Row]:
 
 def _set(commit: Commit) -> list[Row]:
     return [
-        (commit.tenant_id, timer.execution_id, timer.timer_id, timer.fire_at, timer.node_id)
+        (commit.tenant_id, timer.execution_id, timer.timer_id, timer.fire_at, timer.node_id, timer.lease_owner)
         for timer in commit.set_timers
     ]
