@@ -178,13 +178,13 @@ def test_a_setting_is_called_by_the_name_that_was_set(jamjet: Jamjet, monkeypatc
 
 
 def test_a_storage_without_a_driver_is_told_with_what_works(jamjet: Jamjet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgres://localhost/jamjet")
+    monkeypatch.setenv("DATABASE_URL", "oracle://localhost/jamjet")
 
     said = jamjet("dev", "--port", 0)
 
     assert said.code == ExitCode.FAILED
-    assert "installed: sqlite" in said.err
-    assert "no PostgreSQL driver is installed" in said.err
+    assert "no storage named 'oracle'; installed: postgresql, sqlite" in said.err
+    assert ".jamjet/runtime.db is SQLite's" in said.err
 
 
 @pytest.mark.parametrize("command", [["run"], ["tokens", "create"], ["agents", "list"], ["audit", "verify"]])

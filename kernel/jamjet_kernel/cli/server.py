@@ -96,7 +96,8 @@ def database(settings: Settings) -> str:
     scheme, is_url, rest = settings.database_url.partition("://")
     if not is_url:
         return path_from_here(settings.database_url)
-    credentials, has_credentials, place = rest.rpartition("@")
+    # Parameters may hold secrets too.
+    credentials, has_credentials, place = rest.partition("?")[0].rpartition("@")
     return f"{scheme}://{credentials.partition(':')[0]}{has_credentials}{place}"
 
 
@@ -115,12 +116,11 @@ def _hint_at_storages(settings: Settings) -> Iterator[None]:
     try:
         yield
     except PluginError as error:
-        scheme = scheme_of(settings.database_url)
-        if scheme in names(DRIVERS):
+        if scheme_of(settings.database_url) in names(DRIVERS):
             raise
-        missing = "; no PostgreSQL driver is installed" if scheme == "postgresql" else ""
         raise CommandFailed(
-            str(error), hint=f"DATABASE_URL names it; a path such as .jamjet/runtime.db is SQLite's{missing}"
+            str(error),
+            hint="DATABASE_URL names it; a path such as .jamjet/runtime.db is SQLite's, postgresql://… PostgreSQL's",
         ) from error
 
 

@@ -1,0 +1,44 @@
+"""The storage driver for PostgreSQL: one database, any number of runtime processes.
+
+It answers to `postgresql://user@host/database`, also written `postgres://` or `postgresql+psycopg://`. What the URL
+says beyond that is libpq's: `?sslmode=verify-full`, `?host=/run/postgresql`, several hosts.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from jamjet_kernel import PluginError, hookimpl
+from jamjet_storage_sql import SqlStorage
+
+if TYPE_CHECKING:
+    from jamjet_kernel import Settings
+
+WRITERS = 2
+READERS = 4
+
+
+@hookimpl
+def open_storage(url: str, settings: Settings) -> SqlStorage | None:
+    if url.partition(":")[0].partition("+")[0].lower() not in ("postgresql", "postgres"):
+        return None
+    return open_database(url)
+
+
+def open_database(url: str) -> SqlStorage:
+    """Raises `PluginError` when the database cannot be used."""
+    try:
+        from .engine import open_engine
+        from .location import server_of
+    except ImportError as error:
+        raise PluginError(
+            f"PostgreSQL needs a driver, which cannot be imported ({error}): pip install 'jamjet-runtime[postgres]'"
+        ) from error
+    engine = open_engine(server_of(url), connections=WRITERS + READERS)
+    return SqlStorage(
+        engine,
+        writer=ThreadPoolExecutor(WRITERS, thread_name_prefix="postgres-writer"),
+        readers=ThreadPoolExecutor(READERS, thread_name_prefix="postgres-reader"),
+        exclusive=False,
+    )
