@@ -30,6 +30,10 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("DATABASE_URL", "JAMJET_DATABASE_URL"),
         description="A SQLite path or URL; other schemes are answered by other storage plugins.",
     )
+    migrate: Literal["on", "off"] = Field(
+        "on",
+        description="off: a start never changes the database's tables; `jamjet db upgrade` does.",
+    )
     home: str | None = Field(
         None, description="Folder of the runtime's key and first token: else that of a SQLite database, else .jamjet."
     )

@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 import jamjet_storage_sqlite
+from jamjet_kernel import Settings
 from jamjet_kernel.errors import PluginError, StorageError
 from jamjet_kernel.ports import Storage
 from jamjet_kernel.testing import StorageContract
@@ -31,12 +32,8 @@ except ImportError:  # on Windows
     resource = None  # type: ignore[assignment]
 
 
-class Settings:
-    sqlite_synchronous = "FULL"
-
-
 def open_storage(url: str) -> SqlStorage | None:
-    return jamjet_storage_sqlite.open_storage(url=url, settings=Settings())  # type: ignore[arg-type]
+    return jamjet_storage_sqlite.open_storage(url=url, settings=Settings())
 
 
 class TestSqlite(StorageContract):

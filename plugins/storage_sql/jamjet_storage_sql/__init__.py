@@ -4,7 +4,8 @@ A library for storage drivers, not a plugin. A driver brings what differs: an en
 statements run on, and whether this process alone writes.
 """
 
+from .migrations import must_change, prepare
 from .schema import SCHEMA_VERSION, metadata
 from .storage import SqlStorage
 
-__all__ = ["SCHEMA_VERSION", "SqlStorage", "metadata"]
+__all__ = ["SCHEMA_VERSION", "SqlStorage", "metadata", "must_change", "prepare"]

@@ -26,14 +26,16 @@ READERS = 4
 @hookimpl
 def open_storage(url: str, settings: Settings) -> SqlStorage | None:
     path = path_of(url)
-    return None if path is None else open_file(path, getattr(settings, "sqlite_synchronous", "FULL"))
+    if path is None:
+        return None
+    return open_file(path, settings.sqlite_synchronous, migrate=settings.migrate == "on")
 
 
-def open_file(path: Path, synchronous: str = "FULL") -> SqlStorage:
+def open_file(path: Path, synchronous: str = "FULL", *, migrate: bool = True) -> SqlStorage:
     """Raises `PluginError` when the file cannot be used; then it is as it was."""
     release = lock(path)
     try:
-        engine = open_engine(path, synchronous=synchronous, connections=READERS + 1)
+        engine = open_engine(path, synchronous=synchronous, connections=READERS + 1, migrate=migrate)
     except BaseException:
         release()
         raise

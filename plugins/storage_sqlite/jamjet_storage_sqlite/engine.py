@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from jamjet_kernel import PluginError
-from jamjet_storage_sql import SCHEMA_VERSION, metadata
+from jamjet_storage_sql import must_change, prepare
 
 APPLICATION_ID = 0x4A616D4A
 """`JamJ`, in the file's header: tells our databases from anybody else's."""
@@ -20,8 +20,8 @@ APPLICATION_ID = 0x4A616D4A
 _MAGIC = b"SQLite format 3\0"
 
 
-def open_engine(path: Path, *, synchronous: str, connections: int) -> Engine:
-    _check(path)
+def open_engine(path: Path, *, synchronous: str, connections: int, migrate: bool = True) -> Engine:
+    must_change(stored_version(path), migrate=migrate, place=str(path))
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
@@ -33,18 +33,21 @@ def open_engine(path: Path, *, synchronous: str, connections: int) -> Engine:
     event.listen(engine, "connect", lambda connection, _: _configure(connection, synchronous))
     event.listen(engine, "begin", _begin)
     try:
-        _create_tables(engine)
-    except (SQLAlchemyError, sqlite3.Error) as error:
+        _claim(engine)
+        prepare(engine, migrate=migrate, place=str(path))
+    except BaseException as error:
         engine.dispose()
-        raise PluginError(f"cannot open {path}: {getattr(error, 'orig', error)}") from error
+        if isinstance(error, SQLAlchemyError | sqlite3.Error):
+            raise PluginError(f"cannot open {path}: {getattr(error, 'orig', error)}") from error
+        raise
     return engine
 
 
-def _check(path: Path) -> None:
-    """Looks without touching. Raises `PluginError`."""
+def stored_version(path: Path) -> int | None:
+    """Of the schema; None where there is none yet. Looks without touching. Raises `PluginError`."""
     try:
         if not path.exists() or path.stat().st_size == 0:
-            return
+            return None
         if not path.is_file():
             raise PluginError(f"{path} is no file; name the database file itself, such as {path / 'runtime.db'}")
         with path.open("rb") as file:
@@ -55,10 +58,10 @@ def _check(path: Path) -> None:
         raise PluginError(f"{path} is no SQLite database; name another file, a new one is created")
     if not os.access(path, os.W_OK):
         raise PluginError(f"{path} is read-only; the runtime must be able to write it")
-    _check_contents(path)
+    return _version_in(path)
 
 
-def _check_contents(path: Path) -> None:
+def _version_in(path: Path) -> int | None:
     try:
         # A read-only connection does not move the write-ahead log into the file when it closes.
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
@@ -70,11 +73,7 @@ def _check_contents(path: Path) -> None:
         raise PluginError(f"cannot read {path}: {error}") from error
     if tables and application_id != APPLICATION_ID:
         raise PluginError(f"{path} is a database of another application; name another file, a new one is created")
-    if version > SCHEMA_VERSION:
-        raise PluginError(
-            f"{path} has the schema version {version}, made by a newer runtime; this one knows versions up to "
-            f"{SCHEMA_VERSION}: upgrade jamjet-runtime, or name another file"
-        )
+    return version or None
 
 
 def _configure(connection: Any, synchronous: str) -> None:
@@ -99,8 +98,8 @@ def _begin(connection: Connection) -> None:
     connection.connection.cursor().execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _create_tables(engine: Engine) -> None:
+def _claim(engine: Engine) -> None:
+    """The file is ours before there is a table in it, so that none is ever taken for another application's."""
     with engine.execution_options(writes=True).begin() as tx:
-        metadata.create_all(tx)
-        tx.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-        tx.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if tx.exec_driver_sql("PRAGMA application_id").scalar_one() != APPLICATION_ID:
+            tx.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
