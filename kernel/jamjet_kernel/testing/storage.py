@@ -563,7 +563,9 @@ class LeasesContract:
         assert await storage.work.pending() == [item("other")]
 
     async def test_a_late_result_is_refused(self, storage: Storage) -> None:
-        await store(storage, commit(enqueue=[item()]), commit("e2", enqueue=[item("b", "e2", fence=3)]))
+        await store(
+            storage, commit(enqueue=[item()]), commit("e2", enqueue=[item("b", "e2", fence=3, lease_owner="w1")])
+        )
         (first,) = await storage.work.claim("w1", "default", NOON, 1)
         assert await storage.work.give_back([first]) == 1
         await storage.work.claim("w2", "default", NOON, 1)
