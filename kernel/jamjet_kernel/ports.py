@@ -460,7 +460,8 @@ class Workers(Protocol):
 
     async def join(self, worker: Worker, lease_ms: int) -> None:
         """A process of the runtime does so before it commits: from then on this storage commits in its name, and what
-        it commits once it was buried is refused with `Evicted`."""
+        it commits once it was buried is refused with `Evicted`. Frees what is leased to processes that are not
+        there."""
         ...
 
     async def see(self, worker: Worker, lease_ms: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -17,6 +18,9 @@ from .outgoing import networks_of
 
 Names = Annotated[tuple[str, ...], NoDecode]
 """A list in the environment is written `a,b,c`."""
+
+Counts = Annotated[Mapping[str, int], NoDecode]
+"""`a=1,b=2`"""
 
 
 class Settings(BaseSettings):
@@ -60,6 +64,17 @@ class Settings(BaseSettings):
     threads: int = Field(min(32, (os.cpu_count() or 1) + 8), ge=1, description="Threads for sync functions.")
     processes: int = Field(os.cpu_count() or 1, ge=1, description="Processes for functions with isolation: process.")
     concurrency: int = Field(1000, ge=1, description="Nodes that run at the same time in this process.")
+    queues: Names = Field(("general",), description="Queues whose work this process does; may be none.")
+    queue_limits: Counts = Field(
+        {}, description="How many nodes of a queue are at work at a time, in all processes together: `model=10,gpu=2`."
+    )
+    lease_seconds: float = Field(
+        15.0, ge=0.3, description="A process that gave no sign of life for so long is dead: others take over its work."
+    )
+    poll_seconds: float = Field(
+        1.0, gt=0, description="How often to look at a shared database for what no hint told of."
+    )
+    hints: Literal["on", "off"] = Field("on", description="Whether processes wake each other by NOTIFY.")
     python_modules: Names = Field(("*",), description="Globs of the modules whose functions workflows may call.")
     env_names: Names = Field((), description="Environment variables that workflows may read as env.NAME.")
     http_max_bytes: int = Field(5 * 2**20, ge=1024, description="The largest answer an http node takes.")
@@ -78,7 +93,17 @@ class Settings(BaseSettings):
     )
     receipt_hours: int = Field(24, ge=1, description="How long an Idempotency-Key is remembered.")
 
-    @field_validator("plugins", "python_modules", "env_names", "allow_networks", mode="before")
+    @field_validator("queue_limits", mode="before")
+    @classmethod
+    def _count(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in map(str.strip, value.split(",")) if part]
+        if not all(name.strip() and count.strip().isdecimal() and int(count) > 0 for name, _, count in pairs):
+            raise ValueError(f"{value!r} is no list of limits; write it as model=10,gpu=2")
+        return {name.strip(): int(count) for name, _, count in pairs}
+
+    @field_validator("plugins", "queues", "python_modules", "env_names", "allow_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

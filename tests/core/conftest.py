@@ -290,9 +290,10 @@ class Play:
         assert set(self.approvals) == {run_id for run_id, run in runs.items() if run.approval is not None}
         assert set(self.children) == {run.child_execution_id for run in runs.values() if run.child_execution_id}
         scheduled = {run_id: run for run_id, run in runs.items() if run.status is RunStatus.SCHEDULED}
-        assert {run_id: (run.attempt, run.available_at) for run_id, run in scheduled.items()} == {
-            run_id: (item.attempt, item.available_at) for run_id, item in self.work.items()
-        }
+        assert after.held or not after.left
+        assert {
+            run_id: (run.attempt, run.available_at) for run_id, run in scheduled.items() if run_id not in after.left
+        } == {run_id: (item.attempt, item.available_at) for run_id, item in self.work.items()}
         moves = any(run.status in BUSY and run.items is None for run in runs.values())
         only_waits = after.waiting > 0 and not moves
         if not after.is_terminal and not after.held:

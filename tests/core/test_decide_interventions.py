@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from jamjet_kernel.core.decide import CloseApproval, EnqueueWork, SettleWork
+from jamjet_kernel.core import events as ev
+from jamjet_kernel.core.decide import CloseApproval, SettleWork
 from jamjet_kernel.errors import Conflict, InvalidTransition
 
 from .conftest import WORK, Play, play
@@ -109,8 +110,26 @@ def test_work_that_was_under_way_stays_under_way() -> None:
 
     it.resume()
 
-    assert isinstance(it.decisions[-1].commands[0], EnqueueWork)
+    assert it.decisions[-1].commands == ()
     assert it.complete("a").status == "completed"
+
+
+def test_work_that_nobody_began_is_left_until_the_execution_goes_on() -> None:
+    it = play({"a": None}).pause()
+
+    it.record(ev.NodeHeld(at=0, node_id="a", attempt=1))
+
+    assert (it.status, it.open_work) == ("paused", [])
+    it.resume()
+    assert (it.open_work, it.progress.left) == (["a"], ())
+    assert it.complete("a").status == "completed"
+
+
+def test_nothing_is_left_once_the_execution_goes_on() -> None:
+    it = play({"a": None}).pause().resume()
+
+    with pytest.raises(InvalidTransition, match="goes on by now"):
+        it.record(ev.NodeHeld(at=0, node_id="a", attempt=1))
 
 
 def test_an_execution_does_not_end_while_it_is_paused() -> None:

@@ -91,6 +91,7 @@ EVENTS: list[ev.Event] = [
     ev.NodeSkipped(at=AT, node_id="a"),
     ev.NodeCancelled(at=AT, node_id="a", reason="why not"),
     ev.NodeParked(at=AT, node_id="a", attempt=1, until=AT, reason="limit"),
+    ev.NodeHeld(at=AT, node_id="a", attempt=1),
     ev.RetryScheduled(at=AT, node_id="a", attempt=2, until=AT),
     ev.MapStarted(at=AT, node_id="a", items=[1]),
     ev.WaitStarted(at=AT, node_id="a", correlation_key="k"),
@@ -193,7 +194,7 @@ FOR_A_NODE = {
     },
     RunStatus.SCHEDULED: {
         *("NodeStarted", "NodeProgressed", "NodeCompleted", "NodeFailed", "NodeCancelled"),
-        *("NodeParked", "RetryScheduled"),
+        *("NodeParked", "NodeHeld", "RetryScheduled"),
     },
     RunStatus.WAITING: {"NodeCompleted", "NodeFailed", "NodeCancelled", "ApprovalReceived"},
     RunStatus.DELEGATED: {"NodeCompleted", "NodeFailed", "NodeCancelled"},

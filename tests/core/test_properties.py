@@ -212,13 +212,15 @@ def facts(play: Play, draw: Any) -> Iterator[ev.Event]:
     error = ev.Failure("boom", draw(st.sampled_from(["custom", "timeout"])))
     usage = ev.Usage(input_tokens=10, output_tokens=10) if draw(st.booleans()) else None
     it: dict[str, Any] = {"at": 0, "node_id": run_id, "attempt": attempt, "iteration": iteration}
-    match draw(st.sampled_from("cccccccffpsstttaaarreeexxyuuvhhhmmq+")):
+    match draw(st.sampled_from("cccccccffposstttaaarreeexxyuuvhhhmmq+")):
         case "c":
             yield ev.NodeCompleted(**it, output=draw(outputs), usage=usage)
         case "f":
             yield ev.NodeFailed(**it, error=error, retryable=draw(st.booleans()), jitter=0.5)
         case "p":
             yield ev.NodeParked(**it, until=play.at + 50, reason="limit")
+        case "o":
+            yield ev.NodeHeld(**it)
         case "s":
             yield ev.NodeStarted(at=0, node_id=run_id, attempt=attempt, worker_id="w")
         case "t" if play.timers:

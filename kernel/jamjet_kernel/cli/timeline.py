@@ -131,6 +131,8 @@ def _of_node(row: Row, event: Event) -> Row:
             return replace(row, status="retrying", attempts=data.get("attempt", row.attempts + 1))
         case "NodeParked":
             return replace(row, status="parked", note=str(data.get("reason", "")))
+        case "NodeHeld":
+            return replace(row, status="held", note="the execution is paused")
         case "NodeProgressed":
             return replace(row, note=short(data.get("data")))
         case "ApprovalRequested":

@@ -237,6 +237,12 @@ class _Turn:
                 until = max(until, (self._check_attempt(run_id, event).available_at or 0) + 1)
                 self.emit(replace(event, until=until))
                 self._requeue(run_id, attempt, until)
+            case ev.NodeHeld(node_id=str(run_id)):
+                self._check_attempt(run_id, event)
+                if not self.progress.held:
+                    raise InvalidTransition("the execution goes on by now")
+                self.emit(event)
+                self.commands.append(SettleWork(run_id))
             case ev.NodeStarted() | ev.NodeProgressed() | ev.ChildWorkflowPaused() | ev.ChildWorkflowResumed():
                 self.emit(event)
             case ev.WorkflowStarted():
@@ -325,10 +331,12 @@ class _Turn:
         else:
             self._fail(run_id, event.error, event)
 
-    def _check_attempt(self, run_id: str, event: ev.NodeCompleted | ev.NodeFailed | ev.NodeParked) -> Any:
+    def _check_attempt(self, run_id: str, event: ev.NodeCompleted | ev.NodeFailed | ev.NodeParked | ev.NodeHeld) -> Any:
         run = self.progress.run(run_id)
         if run.status is not RunStatus.SCHEDULED or (run.attempt, run.iteration) != (event.attempt, event.iteration):
             raise InvalidTransition(f"{run_id} is {run.status}, attempt {run.attempt}: this result comes too late")
+        if run_id in self.progress.left:
+            raise InvalidTransition(f"{run_id} waits for the execution to go on, and nobody is at it")
         return run
 
     def _take_cancel(self, event: ev.WorkflowCancelled) -> None:
@@ -340,13 +348,14 @@ class _Turn:
         if not self.progress.held:
             does = f"waits for {waits}" if (waits := self._waits()) else f"is {self.progress.status}"
             raise InvalidTransition(f"the execution {does}, and nobody paused it")
+        left = self.progress.left
         self.emit(event)
         self._tell_children(event)
         self.spent = True
         for run_id in self.progress.open_runs():
             run = self.progress.run(run_id)
-            if run.status is RunStatus.SCHEDULED:
-                # Its work item is still there, and may even be at work; a worker only needs to look again.
+            # Other work is in somebody's hands, or waits for somebody who will come.
+            if run.status is RunStatus.SCHEDULED and run_id in left:
                 self._enqueue(run_id, run.attempt, run.available_at or self.at)
             elif run.status is RunStatus.WAITING and run.approval is None and not self._is_control(run_id):
                 self._schedule(run_id)
@@ -962,7 +971,7 @@ class _Turn:
     def _release(self, run_id: str) -> None:
         """Withdraws what was arranged for the run."""
         run = self.progress.run(run_id)
-        if run.status is RunStatus.SCHEDULED:
+        if run.status is RunStatus.SCHEDULED and run_id not in self.progress.left:
             self.commands.append(SettleWork(run_id))
         if run.approval is not None:
             self.commands.append(CloseApproval(run_id))

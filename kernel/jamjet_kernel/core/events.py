@@ -179,6 +179,13 @@ class NodeParked(Base, frozen=True, kw_only=True):
     iteration: int = 0
 
 
+class NodeHeld(Base, frozen=True, kw_only=True):
+    """A worker came to the node while somebody had paused the execution: it waits for the execution to go on."""
+
+    attempt: int
+    iteration: int = 0
+
+
 class RetryScheduled(Base, frozen=True, kw_only=True):
     """Attempt number `attempt` is made at `until`."""
 
@@ -316,6 +323,7 @@ Event: TypeAlias = (
     | NodeSkipped
     | NodeCancelled
     | NodeParked
+    | NodeHeld
     | RetryScheduled
     | MapStarted
     | WaitStarted

@@ -114,6 +114,8 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     waiting: int = 0
     #: Somebody asked to pause: facts are taken in, nothing new starts.
     held: bool = False
+    #: Runs that a worker came to meanwhile, and left.
+    left: tuple[str, ...] = ()
     finalizing: bool = False
     error: ev.Failure | None = None
     last: str | None = None
@@ -198,7 +200,7 @@ def _fold(progress: Progress, event: ev.Event) -> Progress:
         case ev.WorkflowPaused(reason=reason):
             return replace(progress, status=Status.PAUSED, held=progress.held or reason == "requested")
         case ev.WorkflowResumed():
-            return replace(progress, status=Status.RUNNING, held=False)
+            return replace(progress, status=Status.RUNNING, held=False, left=())
         case ev.WorkflowRetried(nodes=nodes):
             return _retried(progress, nodes)
         case ev.WorkflowFinalizing(error=error):
@@ -215,6 +217,9 @@ def _fold(progress: Progress, event: ev.Event) -> Progress:
         case ev.NodeParked(node_id=str(node_id), until=until) | ev.RetryScheduled(node_id=str(node_id), until=until):
             run = _expect(progress, event, node_id, {RunStatus.SCHEDULED})
             return _with_run(progress, node_id, replace(run, attempt=event.attempt, available_at=until))
+        case ev.NodeHeld(node_id=str(node_id)):
+            _expect(progress, event, node_id, {RunStatus.SCHEDULED})
+            return replace(progress, left=(*progress.left, node_id))
         case ev.MapStarted(node_id=str(node_id), items=items):
             run = _set_out(progress, event, node_id, RunStatus.DELEGATED)
             return _with_run(progress, node_id, replace(run, items=items))
@@ -309,7 +314,7 @@ def _started(event: ev.WorkflowStarted) -> Progress:
 def _ended(progress: Progress, event: ev.Event, status: Status, at: int, error: ev.Failure | None) -> Progress:
     if progress.busy or progress.waiting:
         raise _impossible(progress, event, f"{', '.join(progress.open_runs())} are open")
-    return replace(progress, status=status, ended_at=at, error=error, held=False, timers={})
+    return replace(progress, status=status, ended_at=at, error=error, held=False, left=(), timers={})
 
 
 def _completed(progress: Progress, run_id: str, event: ev.NodeCompleted) -> Progress:

@@ -6,8 +6,9 @@ from typing import Any
 
 from falcon.asgi import Request, Response
 
+from ..ports import Worker
 from ..runtime import Runtime
-from .answers import answer, timestamp
+from .answers import answer, optional_timestamp, timestamp
 from .requests import no_query, principal_of
 
 
@@ -21,6 +22,14 @@ class Workers:
         answer(resp, {"workers": [_shown(worker) for worker in found]})
 
 
-def _shown(worker: dict[str, Any]) -> dict[str, Any]:
-    times = {name: timestamp(worker[name]) for name in ("started_at", "last_seen")}
-    return {**worker, **times}
+def _shown(worker: Worker) -> dict[str, Any]:
+    return {
+        **worker.details,
+        "worker_id": worker.worker_id,
+        "kind": worker.kind,
+        "host": worker.host,
+        "pid": worker.pid,
+        "version": worker.version,
+        "started_at": timestamp(worker.started_at),
+        "last_seen": optional_timestamp(worker.last_seen),
+    }

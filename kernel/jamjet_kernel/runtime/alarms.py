@@ -39,6 +39,9 @@ class Alarms:
     def cancel(self, key: Hashable) -> None:
         self._calls.pop(key, None)
 
+    def clear(self) -> None:
+        self._calls.clear()
+
     async def run(self, refill: Callable[[int], Awaitable[None]]) -> None:
         refilled_at = 0
         while True:

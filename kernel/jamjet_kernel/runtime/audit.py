@@ -44,9 +44,9 @@ def audited(
 class Auditor:
     """Puts the events of a commit into records: those that somebody may ask about later, not every step on the way."""
 
-    def __init__(self, world: World, worker_id: str) -> None:
+    def __init__(self, world: World, worker_id: Callable[[], str]) -> None:
         self._world = world
-        self._worker = f"worker:{worker_id}"
+        self._worker_id = worker_id
 
     def records(
         self,
@@ -83,7 +83,7 @@ class Auditor:
         if principal is not None:
             return principal.id
         if isinstance(event, _OF_WORKERS) and event.node_id is not None:
-            return _agent(graph, event.node_id) or self._worker
+            return _agent(graph, event.node_id) or f"worker:{self._worker_id()}"
         return RUNTIME
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ..core import events as ev
 from ..core import progress as core
@@ -21,7 +22,8 @@ from ..core.decide import (
     TellParent,
 )
 from ..core.progress import Progress, timer_node
-from ..ports import Commit, Delivery, OpenApproval, Principal, Receipt, Recorded, Snapshot, Timer, WorkItem
+from ..ports import Commit, Delivery, Lease, OpenApproval, Principal, Receipt, Recorded, Snapshot, Timer, WorkItem
+from .alarms import HORIZON
 from .audit import Auditor
 from .limits import spent_by
 from .live import Live, head_of
@@ -31,13 +33,29 @@ SNAPSHOT_EVERY = 256
 """Events between snapshots: loading reads fewer than this, and writing one costs little per event."""
 
 
-class Commits:
-    """Work is written already leased to `worker_id`."""
+FENCES = 20
+"""Bits of a fence that count how often an item changed hands. Those above are the sequence of the commit that enqueued
+it, so that whatever became of an earlier item of the same run, its fence was a lower one."""
 
-    def __init__(self, world: World, worker_id: str) -> None:
+
+class Placement(Protocol):
+    """Who gets the work that was just decided."""
+
+    @property
+    def worker_id(self) -> str: ...
+
+    def room(self, queue: str) -> int:
+        """How many more pieces of work of the queue this process takes at once; others wait to be claimed."""
+        ...
+
+
+class Commits:
+    """Work is written already leased to this process, as much as it can run."""
+
+    def __init__(self, world: World, placement: Placement) -> None:
         self._world = world
-        self._worker_id = worker_id
-        self._auditor = Auditor(world, worker_id)
+        self._placement = placement
+        self._auditor = Auditor(world, lambda: placement.worker_id)
 
     def of(
         self,
@@ -48,6 +66,7 @@ class Commits:
         principal: Principal | None,
         receipt: Receipt | None,
         delivered: str | None,
+        lease: Lease | None,
     ) -> Commit:
         before, after = live.progress, decision.progress
         rows = self._rows(live, decision)
@@ -61,6 +80,7 @@ class Commits:
             ],
             enqueue=rows.enqueue,
             settle=rows.settle,
+            lease=lease,
             set_timers=rows.timers,
             cancel_timers=rows.cancelled,
             ask=rows.ask,
@@ -86,13 +106,18 @@ class Commits:
         tenant_id, execution_id = live.tenant_id, live.execution_id
         match command:
             case EnqueueWork(run_id, attempt, available_at, queue):
-                item = WorkItem(execution_id, run_id, attempt, queue, available_at, tenant_id, 0, self._worker_id)
-                rows.enqueue.append(item)
+                fence = progress.sequence << FENCES
+                holder = self._holder(rows, queue)
+                rows.enqueue.append(
+                    WorkItem(execution_id, run_id, attempt, queue, available_at, tenant_id, 0, holder, fence)
+                )
             case SettleWork(run_id):
                 rows.enqueue[:] = [item for item in rows.enqueue if item.run_id != run_id]
                 rows.settle.append(run_id)
             case SetTimer(timer_id, fire_at):
-                rows.timers.append(Timer(execution_id, timer_id, fire_at, timer_node(timer_id) or None, tenant_id))
+                holder = self._placement.worker_id if fire_at <= self._world.now() + HORIZON else None
+                node_id = timer_node(timer_id) or None
+                rows.timers.append(Timer(execution_id, timer_id, fire_at, node_id, tenant_id, holder))
             case CancelTimer(timer_id):
                 rows.timers[:] = [timer for timer in rows.timers if timer.timer_id != timer_id]
                 rows.cancelled.append(timer_id)
@@ -103,6 +128,10 @@ class Commits:
                 rows.answered.append(node_id)
             case StartChild() | CancelChild() | TellChild() | TellParent():
                 rows.send.append(self._delivery(tenant_id, execution_id, command))
+
+    def _holder(self, rows: _Rows, queue: str) -> str | None:
+        taken = sum(item.lease_owner is not None for item in rows.enqueue)
+        return self._placement.worker_id if taken < self._placement.room(queue) else None
 
     def _delivery(
         self, tenant_id: str, execution_id: str, command: StartChild | CancelChild | TellChild | TellParent
@@ -125,7 +154,9 @@ class Commits:
                 pass
             case TellParent(parent, news):
                 target, event = parent.execution_id, news
-        return Delivery(self._world.new_id("dlv"), target, ev.encode(event), tenant_id)
+        return Delivery(
+            self._world.new_id("dlv"), target, ev.encode(event), tenant_id, lease_owner=self._placement.worker_id
+        )
 
 
 @dataclass(frozen=True, slots=True)

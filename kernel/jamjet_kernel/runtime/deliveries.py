@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..core import events as ev
-from ..errors import Conflict, Invalid, JamJetError, NotFound, StorageError
+from ..errors import Conflict, Invalid, NotFound, StorageError
 from ..ports import Delivery, Timer
 from .live import Key
 
@@ -46,6 +46,11 @@ class Deliveries:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def abandon(self) -> None:
+        """All of it is others' by now."""
+        for task in self._tasks:
+            task.cancel()
 
     def _own(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
@@ -100,10 +105,12 @@ class Deliveries:
 
     async def _fire(self, timer: Timer) -> None:
         event = ev.TimerFired(at=0, timer_id=timer.timer_id, fire_at=timer.fire_at, node_id=timer.node_id)
-        try:
-            await self._runtime.record(timer.tenant_id, timer.execution_id, event)
-        except (Conflict, NotFound) as late:
-            log.debug("the timer %s of %s comes too late: %s", timer.timer_id, timer.execution_id, late)
-        except JamJetError as error:
-            # It is still stored: the next look at what is due finds it.
-            log.warning("the timer %s of %s could not be recorded: %s", timer.timer_id, timer.execution_id, error)
+        while True:
+            try:
+                return await self._runtime.record(timer.tenant_id, timer.execution_id, event)
+            except StorageError as error:
+                log.warning("the timer %s of %s could not be recorded: %s", timer.timer_id, timer.execution_id, error)
+                await asyncio.sleep(1)
+            except (Conflict, NotFound) as late:
+                log.debug("the timer %s of %s comes too late: %s", timer.timer_id, timer.execution_id, late)
+                return None

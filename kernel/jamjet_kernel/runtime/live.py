@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import islice
@@ -103,6 +104,36 @@ class LiveExecutions:
         self.add(live)
         return live
 
+    async def current(self, tenant_id: str, execution_id: str) -> Live:
+        """As it is stored now, whoever moved it on. Raises `NotFound`."""
+        live = await self.get(tenant_id, execution_id)
+        if await self.is_current(live):
+            return live
+        self.forget(live)
+        return await self.get(tenant_id, execution_id)
+
+    async def is_current(self, live: Live) -> bool:
+        """False: another process moved it on."""
+        if self._storage.exclusive:
+            return True
+        key = (live.tenant_id, live.execution_id)
+        return not _has_moved(live, (await self._storage.executions.sequences([key])).get(key, 0))
+
+    async def refresh(self, concerns: Callable[[Key], bool] = lambda key: True) -> None:
+        """Drops the copies that somebody watches and that are not what is stored, so that who watches looks again."""
+        watched = {key: live for key, live in self._lives.items() if live.watchers and concerns(key)}
+        keys = list(watched)
+        for start in range(0, len(keys), _AT_ONCE):
+            chunk = keys[start : start + _AT_ONCE]
+            for key, sequence in (await self._storage.executions.sequences(chunk)).items():
+                if _has_moved(watched[key], sequence):
+                    self.forget(watched[key])
+
+    def clear(self) -> None:
+        """This process has nothing of its own any more."""
+        for live in list(self._lives.values()):
+            self.forget(live)
+
     def add(self, live: Live) -> None:
         self._lives[live.tenant_id, live.execution_id] = live
         if len(self._lives) > self._limit:
@@ -140,6 +171,14 @@ class LiveExecutions:
         idle = (key for key, live in self._lives.items() if live.is_idle and key != newest)
         for key in list(islice(idle, excess)):
             del self._lives[key]
+
+
+_AT_ONCE = 500
+
+
+def _has_moved(live: Live, stored: int) -> bool:
+    """What this process has on its way may be there already, and its answer not yet."""
+    return stored > live.progress.sequence or (stored != live.committed.sequence and not live.in_flight)
 
 
 def head_of(progress: Progress) -> Head:

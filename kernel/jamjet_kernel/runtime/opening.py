@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from typing import Any
 
 from .. import plugins
+from ..errors import StorageError
 from ..settings import Settings
 from .identity import load_identity
 from .runtime import Runtime
@@ -47,6 +48,8 @@ async def open_runtime(
         identity = load_identity(settings)
         storage.audit.sign_with(identity.sign)
         runtime = Runtime(settings, storage, manager, executors, identity=identity, version=version, world=world)
+        await runtime.membership.join()
+        stack.push_async_callback(runtime.membership.leave)
         await runtime.tenants.prepare()
         stack.push_async_callback(runtime.refusals.write)
         await _run(stack, runtime.refusals.run())
@@ -54,8 +57,13 @@ async def open_runtime(
         stack.push_async_callback(runtime.journal.drain)
         stack.push_async_callback(runtime.deliveries.stop)
         stack.push_async_callback(runtime.worker.stop, settings.shutdown_grace)
-        await _recover(runtime)
+        await runtime.recovery.look()
+        await _run(stack, runtime.recovery.run())
+        await _run(stack, _live(runtime))
         await _run(stack, runtime.alarms.run(lambda until: _refill(runtime, until)))
+        await _run(stack, runtime.gossip.speak())
+        await _run(stack, runtime.gossip.listen())
+        await _run(stack, _refresh(runtime))
         for lifespan in plugins.contributed(manager.hook.lifespans, runtime=runtime):
             await stack.enter_async_context(lifespan)
         runtime.ready = True
@@ -88,33 +96,30 @@ async def _run(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
     stack.push_async_callback(end)
 
 
-async def _recover(runtime: Runtime) -> None:
-    """Takes up the work and the deliveries that were under way. They are all ours: one process owns the storage."""
-    if runtime.storage.exclusive:
-        await runtime.storage.workers.bury(all_but=runtime.worker_id)
-    work, deliveries = 0, 0
-    last: tuple[str, str, str] | None = None
-    while items := await runtime.storage.work.pending(last):
-        for item in items:
-            runtime.start_work(item)
-        work += len(items)
-        last = (items[-1].tenant_id, items[-1].execution_id, items[-1].run_id)
-    after: str | None = None
-    while found := await runtime.storage.work.deliveries(after):
-        for delivery in found:
-            runtime.deliveries.send(delivery)
-        deliveries += len(found)
-        after = found[-1].delivery_id
-    if work or deliveries:
-        log.info("going on with %d nodes and %d deliveries", work, deliveries)
+async def _live(runtime: Runtime) -> None:
+    """Shows that this process lives, and looks for those that do not."""
+    while True:
+        await asyncio.sleep(runtime.membership.pause)
+        try:
+            if await runtime.membership.look():
+                runtime.recovery.wake_for_all()
+                runtime.gossip.work()
+        except StorageError as error:
+            log.warning("cannot show that this process lives: %s", error)
+
+
+async def _refresh(runtime: Runtime) -> None:
+    """What hints did not tell of who is watched."""
+    while not runtime.storage.exclusive:
+        await asyncio.sleep(runtime.settings.poll_seconds)
+        try:
+            await runtime.lives.refresh()
+        except StorageError as error:
+            log.warning("cannot look what became of the executions that are watched: %s", error)
 
 
 async def _refill(runtime: Runtime, until: int) -> None:
-    limit = 1000
-    while len(timers := await runtime.storage.timers.claim(runtime.worker_id, until, limit)) == limit:
-        limit *= 2
-    for timer in timers:
-        runtime.set_timer(timer)
+    await runtime.recovery.timers(until)
     day = runtime.settings.receipt_hours * 3_600_000
     await runtime.storage.receipts.forget(runtime.world.now() - day)
     await runtime.retention.look()

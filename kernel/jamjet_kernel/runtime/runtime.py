@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +27,7 @@ from ..core.progress import Progress, Status
 from ..core.redaction import Redactor
 from ..errors import (
     Conflict,
+    Evicted,
     Invalid,
     InvalidTransition,
     JamJetError,
@@ -42,6 +42,7 @@ from ..plugins import contributed, observers
 from ..ports import (
     Authenticator,
     Head,
+    Lease,
     NodeExecutor,
     OpenApproval,
     Principal,
@@ -53,16 +54,20 @@ from ..ports import (
     WorkflowVersion,
     WorkItem,
 )
+from ..ports import Worker as WorkerProcess
 from ..settings import Settings
 from .agents import Agents
-from .alarms import HORIZON, Alarms
+from .alarms import Alarms
 from .audit import audited
 from .audit_log import AuditLog, Retention
 from .commits import Commits
 from .deliveries import Deliveries
+from .gossip import Gossip, mark_of
 from .identity import Identity
 from .journal import Entry, Journal
 from .live import Live, LiveExecutions, head_of, replay
+from .membership import Membership
+from .recovery import Recovery
 from .refusals import Refusals
 from .tenants import Tenants, Terms
 from .worker import Worker
@@ -124,10 +129,10 @@ class Runtime:
         self.authenticators: Sequence[Authenticator] = contributed(
             plugins.hook.authenticators, settings=settings, storage=storage, world=self.world
         )
-        self.worker_id = self.world.new_id("worker")
         self.ready = False
+        self.is_draining = False
         self.encode_view: Callable[[View], bytes] | None = None
-        self._started_at = self.world.now()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._env = {name: os.environ[name] for name in settings.env_names if name in os.environ}
         self._observers = observers(plugins)
         self._kinds = {kind: executor.config for kind, executor in executors.items()}
@@ -136,7 +141,15 @@ class Runtime:
         self.workflow_cache = WorkflowCache(storage, self._kinds)
         self.lives = LiveExecutions(storage, self.workflow_cache, settings.live_executions)
         self.journal = Journal(storage, self._committed)
-        self._commits = Commits(self.world, self.worker_id)
+        self.membership = Membership(
+            storage,
+            self.world,
+            version=version,
+            lease_seconds=settings.lease_seconds,
+            about=self._about,
+            evicted=self._evicted,
+        )
+        self._commits = Commits(self.world, self)
         self._redaction_key = identity.secret("redaction")
         self.audit = AuditLog(storage, identity, settings.audit_keys)
         self.refusals = Refusals(storage, self.world)
@@ -144,6 +157,46 @@ class Runtime:
         self.alarms = Alarms(self.world)
         self.worker = Worker(self, executors, self._env, settings.concurrency)
         self.deliveries = Deliveries(self)
+        self.recovery = Recovery(self)
+        self.gossip = Gossip(storage, self.membership, work=self.recovery.wake, moved=self._moved_elsewhere)
+
+    # Among other processes
+
+    @property
+    def worker_id(self) -> str:
+        return self.membership.worker_id
+
+    def room(self, queue: str) -> int:
+        """How many more pieces of work of the queue may be leased to this process as they are decided."""
+        if self.is_draining or queue not in self.settings.queues or queue in self.settings.queue_limits:
+            return 0
+        return self.worker.room
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "queues": list(self.settings.queues),
+            "kinds": sorted(self.executors),
+            "concurrency": self.settings.concurrency,
+            "running": self.worker.running,
+            "waiting": self.worker.waiting,
+            "draining": self.is_draining,
+        }
+
+    def _evicted(self) -> None:
+        """All that this process held is others' by now."""
+        self.worker.abandon()
+        self.deliveries.abandon()
+        self.alarms.clear()
+        self.lives.clear()
+        self.recovery.wake_for_all()
+
+    def _moved_elsewhere(self, marks: set[int]) -> None:
+        self._own(self.lives.refresh(lambda key: mark_of(key) in marks))
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(_logged(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # The door
 
@@ -156,20 +209,24 @@ class Runtime:
         principal: Principal | None = None,
         receipt: Receipt | None = None,
         delivered: str | None = None,
+        lease: Lease | None = None,
     ) -> None:
         """Returns when the event and all that follows from it are durable. The time is put on it here.
 
-        `principal`: who made it happen, where somebody did.
+        `principal`: who made it happen, where somebody did. `lease`: what a worker's result stands on.
 
-        Raises `NotFound`, `InvalidTransition` or another `Conflict`, `Invalid`, `StorageError`.
+        Raises `NotFound`, `InvalidTransition`, `LeaseLost` or another `Conflict`, `Invalid`, `StorageError`.
         """
         for _ in range(RACES):
             terms = await self.tenants.terms(tenant_id)
             live = await self.lives.get(tenant_id, execution_id)
+            as_who = self.worker_id
             try:
-                return await self._advance(live, terms, event, principal, receipt, delivered)
+                return await self._advance(live, terms, event, principal, receipt, delivered, lease)
             except SequenceConflict:
                 continue
+            except Evicted:
+                await self.membership.rejoin(as_who)
         raise StorageError(f"execution {execution_id} is changed by others faster than this could be recorded")
 
     async def _advance(
@@ -180,6 +237,7 @@ class Runtime:
         principal: Principal | None,
         receipt: Receipt | None,
         delivered: str | None,
+        lease: Lease | None = None,
     ) -> None:
         # Nothing is awaited before the journal: a copy that nothing is in flight of may be dropped any time.
         if live.is_stale:
@@ -190,11 +248,12 @@ class Runtime:
             decision = decide(live.graph, live.progress, stamped, self._env, terms.policies)
         except JamJetError:
             # A refusal is final for the work or the delivery behind it, so it must rest on what is durable.
-            if await live.becomes_durable(live.progress):
+            if await live.becomes_durable(live.progress) and await self.lives.is_current(live):
                 raise
+            self.lives.forget(live)
             raise SequenceConflict from None
         commit = self._commits.of(
-            live, decision, cause=stamped, principal=principal, receipt=receipt, delivered=delivered
+            live, decision, cause=stamped, principal=principal, receipt=receipt, delivered=delivered, lease=lease
         )
         if _opens(live.progress, decision.progress):
             commit = replace(commit, max_open=terms.limits.concurrent_executions)
@@ -219,14 +278,24 @@ class Runtime:
         for run_id in commit.settle:
             self.worker.withdraw(live.tenant_id, live.execution_id, run_id)
         for item in commit.enqueue:
-            self.start_work(item)
+            if item.lease_owner == self.worker_id:
+                self.start_work(item)
+            elif item.lease_owner is None:
+                self._offer(item)
         for timer_id in commit.cancel_timers:
             self.alarms.cancel((live.tenant_id, live.execution_id, timer_id))
         for timer in commit.set_timers:
             self.set_timer(timer)
         for delivery in commit.send:
             self.deliveries.send(delivery)
+        self.gossip.execution((live.tenant_id, live.execution_id))
         self._tell_observers(live, entry.decision.events)
+
+    def _offer(self, item: WorkItem) -> None:
+        """Nobody holds it: whoever serves its queue and has room."""
+        self.gossip.work()
+        if item.queue in self.settings.queues:
+            self.recovery.wake()
 
     def _tell_observers(self, live: Live, events: Sequence[ev.Event]) -> None:
         for observer in self._observers:
@@ -245,7 +314,7 @@ class Runtime:
 
     def set_timer(self, timer: Timer) -> None:
         """When it is due soon; what is due later is found by a later look at the storage."""
-        if timer.fire_at > self.world.now() + HORIZON:
+        if timer.lease_owner != self.worker_id:
             return
         key = (timer.tenant_id, timer.execution_id, timer.timer_id)
         self.alarms.set(key, timer.fire_at, lambda: self.deliveries.fire(timer))
@@ -367,13 +436,18 @@ class Runtime:
         terms = await self.tenants.terms(tenant_id)
         graph = await self.workflow_cache.get(tenant_id, event.workflow_id, event.workflow_version)
         nothing = Progress(execution_id=event.execution_id)
-        live = Live(tenant_id, event.execution_id, graph, nothing, nothing, head_of(nothing))
-        self.lives.add(live)
-        try:
-            await self._advance(live, terms, event, principal, receipt, delivered)
-        except JamJetError:
-            self.lives.forget(live)
-            raise
+        while True:
+            live = Live(tenant_id, event.execution_id, graph, nothing, nothing, head_of(nothing))
+            self.lives.add(live)
+            as_who = self.worker_id
+            try:
+                return await self._advance(live, terms, event, principal, receipt, delivered)
+            except Evicted:
+                self.lives.forget(live)
+                await self.membership.rejoin(as_who)
+            except JamJetError:
+                self.lives.forget(live)
+                raise
 
     async def execution(self, principal: Principal, execution_id: str) -> View:
         """Raises `NotFound`."""
@@ -389,7 +463,7 @@ class Runtime:
         return live.answer
 
     async def _committed_live(self, principal: Principal, execution_id: str) -> Live:
-        live = await self.lives.get(principal.tenant_id, execution_id)
+        live = await self.lives.current(principal.tenant_id, execution_id)
         if live.committed.sequence == 0:  # its first commit is still on its way
             raise NotFound(f"execution {execution_id}")
         return live
@@ -571,20 +645,9 @@ class Runtime:
             principal.tenant_id, execution_id=execution_id, limit=limit, after=after
         )
 
-    async def workers(self, principal: Principal) -> list[dict[str, Any]]:
-        return [
-            {
-                "worker_id": self.worker_id,
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "version": self.version,
-                "queues": ["general"],
-                "running": self.worker.running,
-                "waiting": self.worker.waiting,
-                "started_at": self._started_at,
-                "last_seen": self.world.now(),
-            }
-        ]
+    async def workers(self, principal: Principal) -> list[WorkerProcess]:
+        """The processes of the runtime, and the tenant's remote workers."""
+        return await self.membership.page(principal.tenant_id)
 
     def routes(self) -> list[Route]:
         """What plugins add to the REST surface."""
@@ -632,6 +695,13 @@ class KeyReused(Conflict):
     """The idempotency key belongs to another request."""
 
     code = "idempotency_key_reused"
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except JamJetError as error:
+        log.warning("what others told could not be looked at: %s", error)
 
 
 def _opens(before: Progress, after: Progress) -> bool:

@@ -1,7 +1,7 @@
 """The worker of this process: runs the nodes that wait for one.
 
 Work is committed already leased to this process and starts when the commit returns, so nothing is polled. What was
-not finished when the process died is in the storage, and is run again at the next start.
+not finished when the process died is in the storage, and is run again by whoever takes it over.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ..core.decide import ENV_MARK
 from ..core.graph import Node, problems_of
 from ..core.progress import Run, RunStatus
 from ..errors import Conflict, NodeFailed, NotFound, Problem, RateLimited, StorageError
-from ..ports import NodeCall, NodeExecutor, NodeResult, WorkItem
+from ..ports import Lease, NodeCall, NodeExecutor, NodeResult, WorkItem
+from .commits import FENCES
 from .live import Live
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("jamjet.worker")
 node_log = logging.getLogger("jamjet.node")
 
+MOST_LOSSES = 20
+"""Workers that one piece of work may cost: more than any row of accidents, and fewer than for ever."""
+
 RunKey: TypeAlias = tuple[str, str, str]
 """(tenant_id, execution_id, run_id)"""
 
-WorkKey: TypeAlias = tuple[int, int]
-"""(attempt, available_at): tells a run's pieces of work apart."""
+Fence: TypeAlias = int
+"""Tells a run's pieces of work apart."""
 
 
 class Worker:
@@ -47,7 +51,7 @@ class Worker:
         self._executors = executors
         self._env = env
         self._concurrency = concurrency
-        self._tasks: dict[RunKey, dict[WorkKey, asyncio.Task[None]]] = {}
+        self._tasks: dict[RunKey, dict[Fence, asyncio.Task[None]]] = {}
         self._alive: set[asyncio.Task[None]] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._backlog: deque[WorkItem] = deque()
@@ -61,15 +65,20 @@ class Worker:
     def waiting(self) -> int:
         return len(self._backlog)
 
+    @property
+    def room(self) -> int:
+        """How many more there could be at work."""
+        return 0 if self._stopping else max(0, self._concurrency - self.running - self.waiting)
+
     def dispatch(self, item: WorkItem) -> None:
-        run, work = _keys(item)
-        if self._stopping or work in self._tasks.get(run, ()):
+        run = _run_key(item)
+        if self._stopping or item.fence in self._tasks.get(run, ()):
             return
         if self.running >= self._concurrency:
             self._backlog.append(item)
             return
         task = asyncio.create_task(self._work(item))
-        self._tasks.setdefault(run, {})[work] = task
+        self._tasks.setdefault(run, {})[item.fence] = task
         self._alive.add(task)
         self._running.add(task)
         task.add_done_callback(lambda ended: self._end(item, ended))
@@ -77,6 +86,12 @@ class Worker:
     def withdraw(self, tenant_id: str, execution_id: str, run_id: str) -> None:
         """The run is over without its result: tells a running function to stop."""
         for task in self._tasks.pop((tenant_id, execution_id, run_id), {}).values():
+            task.cancel()
+
+    def abandon(self) -> None:
+        """All of it is others' by now."""
+        self._backlog.clear()
+        for task in list(self._running):
             task.cancel()
 
     async def stop(self, grace: float) -> None:
@@ -89,11 +104,13 @@ class Worker:
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _work(self, item: WorkItem) -> None:
-        event = await self._attempt(item)
         task = asyncio.current_task()
         assert task is not None
+        event = await self._attempt(item)
+        while isinstance(event, ev.NodeHeld) and not await self._report(item, event):
+            event = await self._attempt(item)
         self._leave(item, task)
-        if event is not None:
+        if event is not None and not isinstance(event, ev.NodeHeld):
             await self._report(item, event)
 
     def _end(self, item: WorkItem, task: asyncio.Task[None]) -> None:
@@ -106,19 +123,23 @@ class Worker:
     def _leave(self, item: WorkItem, task: asyncio.Task[None]) -> None:
         """The function is done; its result is still to be recorded, which nobody may cancel."""
         self._running.discard(task)
-        run, work = _keys(item)
+        run = _run_key(item)
         pieces = self._tasks.get(run, {})
-        if pieces.get(work) is task:
-            del pieces[work]
+        if pieces.get(item.fence) is task:
+            del pieces[item.fence]
             if not pieces:
                 del self._tasks[run]
         while self._backlog and self.running < self._concurrency and not self._stopping:
             self.dispatch(self._backlog.popleft())
+        self._runtime.recovery.room()
 
     async def _live(self, item: WorkItem) -> Live | None:
         while True:
             try:
-                return await self._runtime.lives.get(item.tenant_id, item.execution_id)
+                lives = self._runtime.lives
+                # What was not leased to this process when it was enqueued may have moved on elsewhere since.
+                find = lives.current if _was_claimed(item) else lives.get
+                return await find(item.tenant_id, item.execution_id)
             except NotFound:
                 return None
             except StorageError as error:
@@ -132,8 +153,12 @@ class Worker:
             return None
         progress = live.committed
         run = progress.run(item.run_id)
-        if run.status is not RunStatus.SCHEDULED or run.attempt != item.attempt or progress.held:
+        if run.status is not RunStatus.SCHEDULED or run.attempt != item.attempt:
             return None
+        if progress.held:
+            return ev.NodeHeld(at=0, node_id=item.run_id, attempt=run.attempt, iteration=run.iteration)
+        if item.losses >= MOST_LOSSES:
+            return _given_up(item, run)
         node = live.graph.worker_node(item.run_id)
         began = self._runtime.world.stopwatch()
         try:
@@ -226,15 +251,18 @@ class Worker:
                 return [self._with_env(inner) for inner in value]
         return value
 
-    async def _report(self, item: WorkItem, event: ev.Event) -> None:
-        """Records the result. A storage that fails is asked again: the work is done, its result is not kept yet."""
+    async def _report(self, item: WorkItem, event: ev.Event) -> bool:
+        """Records the result. A storage that fails is asked again: the work is done, its result is not kept yet.
+
+        False: nobody wants it."""
+        lease = Lease(item.run_id, item.fence)
         while True:
             try:
-                await self._runtime.record(item.tenant_id, item.execution_id, event)
-                return
+                await self._runtime.record(item.tenant_id, item.execution_id, event, lease=lease)
+                return True
             except (Conflict, NotFound) as late:
                 log.info("the result of %s in %s is not wanted: %s", item.run_id, item.execution_id, late)
-                return
+                return False
             except StorageError as error:
                 log.warning("cannot store the result of %s in %s: %s", item.run_id, item.execution_id, error)
                 await asyncio.sleep(1)
@@ -256,8 +284,24 @@ async def _within(seconds: float, work: Awaitable[NodeResult]) -> NodeResult:
         raise NodeFailed(f"took longer than {seconds:g} s", error_class="timeout") from error
 
 
-def _keys(item: WorkItem) -> tuple[RunKey, WorkKey]:
-    return (item.tenant_id, item.execution_id, item.run_id), (item.attempt, item.available_at)
+def _run_key(item: WorkItem) -> RunKey:
+    return (item.tenant_id, item.execution_id, item.run_id)
+
+
+def _was_claimed(item: WorkItem) -> bool:
+    return item.fence & ((1 << FENCES) - 1) > 0
+
+
+def _given_up(item: WorkItem, run: Run) -> ev.NodeFailed:
+    message = f"{item.losses} workers died with it: it seems to be the node that kills them"
+    return ev.NodeFailed(
+        at=0,
+        node_id=item.run_id,
+        attempt=run.attempt,
+        iteration=run.iteration,
+        error=ev.Failure(message, "custom", item.run_id),
+        retryable=False,
+    )
 
 
 def _refused(event: ev.NodeCompleted, error: Exception) -> ev.NodeFailed:

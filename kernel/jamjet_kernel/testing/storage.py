@@ -609,6 +609,7 @@ class LeasesContract:
         assert (again.fence > held.fence, again.losses) == (True, 1)
 
     async def test_what_a_dead_process_held_is_free(self, storage: Storage) -> None:
+        await storage.workers.join(worker("w2"), 60_000)
         await storage.workers.join(worker("w1"), 1)
         held = commit(
             enqueue=[item(lease_owner="w1"), item("b", lease_owner="w2")],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select, tuple_, update
+from sqlalchemy import Connection, ScalarSelect, select, tuple_, update
 
 from jamjet_kernel import Commit, Timer
 
@@ -41,9 +41,13 @@ def _timer(row: Any) -> Timer:
     return Timer(row.execution_id, row.timer_id, row.fire_at, row.node_id, row.tenant_id, row.lease_owner)
 
 
-def free(tx: Connection, owners: Sequence[str]) -> None:
-    """What these processes hold."""
-    tx.execute(update(_timers).where(_timers.c.lease_owner.in_(owners)).values(lease_owner=None))
+def free_of(tx: Connection, process: str) -> None:
+    tx.execute(update(_timers).where(_timers.c.lease_owner == process).values(lease_owner=None))
+
+
+def free_orphans(tx: Connection, alive: ScalarSelect[str]) -> None:
+    owner = _timers.c.lease_owner
+    tx.execute(update(_timers).where(owner.isnot(None), owner.not_in(alive)).values(lease_owner=None))
 
 
 def changed(commits: Sequence[Commit]) -> tuple[list[Row], list[Row]]:

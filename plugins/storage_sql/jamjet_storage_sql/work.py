@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    ScalarSelect,
     Select,
     Table,
     bindparam,
@@ -224,12 +225,19 @@ def give_back(tx: Connection, items: Sequence[WorkItem]) -> int:
     return _GIVE_BACK.run(tx, [(item.tenant_id, item.execution_id, item.run_id, item.fence) for item in items])
 
 
-def free(tx: Connection, owners: Sequence[str], *, lost: bool) -> None:
-    """What the processes hold; `lost` when they did not say so themselves."""
+def free_of(tx: Connection, process: str) -> None:
+    """What it holds, of which it says so itself."""
     c = _items.c
-    held = update(_items).where(c.lease_owner.in_(owners), c.lease_expires_at.is_(None))
-    tx.execute(held.values(losses=c.losses + int(lost), **_FREED))
-    tx.execute(update(_deliveries).where(_deliveries.c.lease_owner.in_(owners)).values(lease_owner=None))
+    tx.execute(update(_items).where(c.lease_owner == process, c.lease_expires_at.is_(None)).values(_FREED))
+    tx.execute(update(_deliveries).where(_deliveries.c.lease_owner == process).values(lease_owner=None))
+
+
+def free_orphans(tx: Connection, alive: ScalarSelect[str]) -> None:
+    c = _items.c
+    orphaned = (c.lease_owner.isnot(None), c.lease_expires_at.is_(None), c.lease_owner.not_in(alive))
+    tx.execute(update(_items).where(*orphaned).values(losses=c.losses + 1, **_FREED))
+    owner = _deliveries.c.lease_owner
+    tx.execute(update(_deliveries).where(owner.isnot(None), owner.not_in(alive)).values(lease_owner=None))
 
 
 def free_expired(tx: Connection) -> None:

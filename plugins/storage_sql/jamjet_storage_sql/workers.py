@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -26,7 +25,7 @@ class SqlWorkers:
         self._transactions = transactions
 
     async def join(self, worker: Worker, lease_ms: int) -> None:
-        await self._transactions.write(see, worker, lease_ms)
+        await self._transactions.write(join, worker, lease_ms)
 
     async def see(self, worker: Worker, lease_ms: int) -> None:
         await self._transactions.write(see, worker, lease_ms)
@@ -42,6 +41,11 @@ class SqlWorkers:
 
     async def page(self, tenant_id: str) -> list[Worker]:
         return await self._transactions.read(page, tenant_id)
+
+
+def join(tx: Connection, worker: Worker, lease_ms: int) -> None:
+    see(tx, worker, lease_ms)
+    free_orphans(tx)
 
 
 def see(tx: Connection, worker: Worker, lease_ms: int) -> None:
@@ -69,7 +73,8 @@ def leave(tx: Connection, worker: Worker) -> None:
     # First, and by the key: a commit in this process's name that is under way ends before, or finds nobody.
     tx.execute(delete(_workers).where(*_is(worker)))
     if worker.kind == PROCESS:
-        _free(tx, [worker.worker_id], lost=False)
+        work.free_of(tx, worker.worker_id)
+        timers.free_of(tx, worker.worker_id)
     else:
         work.free_of_remote(tx, worker.tenant_id, worker.worker_id)
 
@@ -80,8 +85,8 @@ def bury(tx: Connection, all_but: str | None) -> list[str]:
         keys = [(row.tenant_id, row.worker_id) for row in dead]
         tx.execute(delete(_workers).where(tuple_(_workers.c.tenant_id, _workers.c.worker_id).in_(keys)))
     processes = [row.worker_id for row in dead if row.kind == PROCESS]
-    if processes:
-        _free(tx, processes, lost=True)
+    if processes or all_but is not None:
+        free_orphans(tx)
     work.free_expired(tx)
     return processes
 
@@ -94,9 +99,11 @@ def _dead(all_but: str | None) -> Any:
     return select(c.tenant_id, c.worker_id, c.kind).where(is_over)
 
 
-def _free(tx: Connection, processes: Sequence[str], *, lost: bool) -> None:
-    work.free(tx, processes, lost=lost)
-    timers.free(tx, processes)
+def free_orphans(tx: Connection) -> None:
+    """What no process holds that is there: whatever became of the one it was leased to."""
+    alive = select(_workers.c.worker_id).where(_workers.c.kind == PROCESS).scalar_subquery()
+    work.free_orphans(tx, alive)
+    timers.free_orphans(tx, alive)
 
 
 def page(tx: Connection, tenant_id: str) -> list[Worker]:

@@ -1,0 +1,122 @@
+"""This process among those that share the storage: its lease, and what becomes of its work when it loses it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import StorageError
+from ..ports import Storage, Worker
+from .world import World
+
+log = logging.getLogger("jamjet.membership")
+
+FOR_EVER = 100 * 366 * 86_400_000
+"""Of a process that owns the storage alone, nobody looks whether it lives."""
+
+
+class Membership:
+    """`about` tells what the process is doing now; `evicted` is called when all that it held is others' by now."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        world: World,
+        *,
+        version: str,
+        lease_seconds: float,
+        about: Callable[[], Mapping[str, Any]],
+        evicted: Callable[[], None],
+    ) -> None:
+        self._storage = storage
+        self._world = world
+        self._version = version
+        self._about = about
+        self._evicted = evicted
+        self._started_at = world.now()
+        self._lease_ms = FOR_EVER if storage.exclusive else round(lease_seconds * 1000)
+        self._joining: asyncio.Task[None] | None = None
+        self.pause = lease_seconds / 3
+        self.worker_id = world.new_id("worker")
+        self.others = 0
+
+    @property
+    def worker(self) -> Worker:
+        return Worker(
+            worker_id=self.worker_id,
+            kind="runtime",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=self._version,
+            started_at=self._started_at,
+            details=self._about(),
+        )
+
+    async def join(self) -> None:
+        await self._storage.workers.join(self.worker, self._lease_ms)
+        if self._storage.exclusive:
+            await self._storage.workers.bury(all_but=self.worker_id)
+        else:
+            await self._count_others()
+
+    async def look(self) -> bool:
+        """Prolongs the lease, and buries those that are dead. Whether something was freed that way."""
+        if not self._storage.exclusive:
+            if not await self._storage.workers.heartbeat(self.worker, self._lease_ms):
+                await self.rejoin(self.worker_id)
+            await self._count_others()
+        dead = await self._storage.workers.bury()
+        for worker_id in dead:
+            log.warning("the process %s is dead; what it was doing is taken over", worker_id)
+        return bool(dead)
+
+    async def rejoin(self, lost: str) -> None:
+        """Under a new name: as `lost`, it was taken for dead."""
+        if self._joining is None or self._joining.done():
+            # By itself: who asks for it may be among those that are told to stop.
+            self._joining = asyncio.create_task(self._rejoin(lost))
+        await asyncio.shield(self._joining)
+
+    async def _rejoin(self, lost: str) -> None:
+        if self.worker_id == lost:
+            log.warning("this process, %s, was taken for dead: it begins anew, others go on with its work", lost)
+            self._evicted()
+            self.worker_id = self._world.new_id("worker")
+            await self.join()
+
+    async def leave(self) -> None:
+        """What is not done goes to others at once. Who owns the storage alone leaves it for the next start."""
+        if self._storage.exclusive:
+            return
+        try:
+            await self._storage.workers.leave(self.worker)
+        except StorageError as error:
+            log.warning("could not say goodbye, so others take over only when the lease has ended: %s", error)
+
+    async def page(self, tenant_id: str) -> list[Worker]:
+        """All that live; of this process, what it does at this moment."""
+        found = await self._storage.workers.page(tenant_id)
+        return [self._now(worker) if worker.worker_id == self.worker_id else worker for worker in found]
+
+    def _now(self, worker: Worker) -> Worker:
+        seen = self._world.now() if self._storage.exclusive else worker.last_seen
+        return Worker(
+            worker_id=worker.worker_id,
+            kind=worker.kind,
+            host=worker.host,
+            pid=worker.pid,
+            version=worker.version,
+            started_at=worker.started_at,
+            details=self._about(),
+            last_seen=seen,
+            expires_at=worker.expires_at,
+        )
+
+    async def _count_others(self) -> None:
+        # Only processes stand under the default tenant's eyes and every other's; a tenant's own workers are no matter.
+        found = await self._storage.workers.page("")
+        self.others = sum(worker.worker_id != self.worker_id for worker in found)

@@ -1,0 +1,111 @@
+"""What nobody holds is taken up: work that was freed or never leased, deliveries, timers that are due soon.
+
+Most work never comes by here: it is committed already leased to this process. Polling is the safety net; whoever
+knows that there is something to take up says `wake`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from ..errors import StorageError
+from .alarms import HORIZON
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+log = logging.getLogger("jamjet.recovery")
+
+AT_ONCE = 100
+"""Items of a claim: enough to be quick, and few enough that other processes get some of a backlog."""
+
+PORTION = 1000
+
+
+class Recovery:
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._storage = runtime.storage
+        self._settings = runtime.settings
+        self._wake = asyncio.Event()
+        self._all = True
+        self._work_is_left = False
+
+    def wake(self) -> None:
+        """There may be work that nobody holds."""
+        self._wake.set()
+
+    def wake_for_all(self) -> None:
+        """Somebody died: there may be anything that nobody holds."""
+        self._all = True
+        self._wake.set()
+
+    def room(self) -> None:
+        """A piece of work has ended."""
+        if self._work_is_left:
+            self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._wait()
+            await self.look()
+
+    async def look(self) -> None:
+        try:
+            if self._all:
+                self._all = False
+                await self._deliveries()
+                await self.timers(self._runtime.world.now() + HORIZON)
+            await self._work()
+        except StorageError as error:
+            self._all = True
+            log.warning("cannot take up what nobody holds: %s", error)
+            await asyncio.sleep(1)
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(None if self._storage.exclusive else self._settings.poll_seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    # Kind by kind
+
+    async def _work(self) -> None:
+        self._work_is_left = False
+        for queue in self._settings.queues:
+            await self._claim(queue)
+
+    async def _claim(self, queue: str) -> None:
+        """As much as there is room for."""
+        runtime = self._runtime
+        limit = self._settings.queue_limits.get(queue)
+        while not runtime.is_draining and (room := min(runtime.worker.room, AT_ONCE)) > 0:
+            now = runtime.world.now()
+            items = await self._storage.work.claim(runtime.membership.worker_id, queue, now, room, queue_limit=limit)
+            for item in items:
+                runtime.start_work(item)
+            if len(items) < room:
+                return await self._wake_when_due(queue, now)
+        self._work_is_left = True
+        return None
+
+    async def _wake_when_due(self, queue: str, now: int) -> None:
+        due = await self._storage.work.next_due(queue) if self._storage.exclusive else None
+        if due is not None and due > now:
+            self._runtime.alarms.set(("queue", queue), due, self.wake)
+
+    async def _deliveries(self) -> None:
+        worker_id = self._runtime.membership.worker_id
+        while found := await self._storage.work.claim_deliveries(worker_id, PORTION):
+            for delivery in found:
+                self._runtime.deliveries.send(delivery)
+
+    async def timers(self, until: int) -> None:
+        worker_id = self._runtime.membership.worker_id
+        while found := await self._storage.timers.claim(worker_id, until, PORTION):
+            for timer in found:
+                self._runtime.set_timer(timer)
