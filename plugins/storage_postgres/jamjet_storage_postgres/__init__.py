@@ -13,7 +13,7 @@ from jamjet_kernel import PluginError, hookimpl
 from jamjet_storage_sql import SqlStorage
 
 if TYPE_CHECKING:
-    from jamjet_kernel import Settings
+    from jamjet_kernel import Hints, Settings
 
 WRITERS = 2
 READERS = 4
@@ -23,7 +23,10 @@ READERS = 4
 def open_storage(url: str, settings: Settings) -> SqlStorage | None:
     if url.partition(":")[0].partition("+")[0].lower() not in ("postgresql", "postgres"):
         return None
-    return open_database(url)
+    storage = open_database(url)
+    if settings.hints == "on":
+        storage.hints = _hints(url)
+    return storage
 
 
 def open_database(url: str) -> SqlStorage:
@@ -42,3 +45,11 @@ def open_database(url: str) -> SqlStorage:
         readers=ThreadPoolExecutor(READERS, thread_name_prefix="postgres-reader"),
         exclusive=False,
     )
+
+
+def _hints(url: str) -> Hints:
+    from .engine import CONNECTED_WITH
+    from .hints import PostgresHints
+    from .location import server_of
+
+    return PostgresHints({**CONNECTED_WITH, **server_of(url).parameters})
