@@ -31,7 +31,8 @@ def main() -> None:
         settings = Settings(database_url=str(folder / "runtime.db"), auth="off")
         on = machine(folder, settings.sqlite_synchronous)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            results = runner.run(_measure(settings, folder, asked, console))
+            measure = _measure if asked.postgres is None else _measure_on_postgres
+            results = runner.run(measure(settings, folder, asked, console))
     show(console, on, results)
     if asked.json:
         text = json.dumps({"machine": on, "figures": [result.as_json() for result in results]}, indent=2)
@@ -46,6 +47,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--json", metavar="FILE", nargs="?", const="-", help="write the figures as JSON too; -: to stdout"
     )
+    parser.add_argument(
+        "--postgres",
+        metavar="URL",
+        nargs="?",
+        const="",
+        help="the figures on PostgreSQL instead: on this server, or without a URL on one that is started for it",
+    )
     parser.add_argument("--folder", help="where the databases are made: choose the disk that you mean to measure")
     return parser.parse_args()
 
@@ -57,6 +65,19 @@ async def _measure(settings: Settings, folder: Path, asked: argparse.Namespace, 
         await inside.prepare()
         outside = stack.enter_context(OverHttp(folder, inside.commit_latency, quick=asked.quick))
         figures = [figure for figure in (*inside.figures(), *outside.figures()) if _is_wanted(figure, asked.only)]
+        with console.status("") as status:
+            return await take(figures, asked.rounds or (3 if asked.quick else 9), status.update)
+
+
+async def _measure_on_postgres(
+    settings: Settings, folder: Path, asked: argparse.Namespace, console: Console
+) -> list[Result]:
+    from .on_postgres import OnPostgres, throwaway_server
+
+    async with AsyncExitStack() as stack:
+        url = asked.postgres or stack.enter_context(throwaway_server(folder))
+        measuring = await stack.enter_async_context(OnPostgres(url, folder, quick=asked.quick).ready())
+        figures = [figure for figure in measuring.figures() if _is_wanted(figure, asked.only)]
         with console.status("") as status:
             return await take(figures, asked.rounds or (3 if asked.quick else 9), status.update)
 

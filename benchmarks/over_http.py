@@ -38,12 +38,12 @@ class OverHttp:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._port, self._server = stack.enter_context(_started(_server(self._folder / "server.db")))
+            self._port, self._server = stack.enter_context(started(server(self._folder / "server.db")))
             self._path = self._prepare(self._port, TOKEN)
-            open_to_all = _server(self._folder / "open.db", "--no-auth")
-            self._open_port, _ = stack.enter_context(_started(open_to_all))
+            open_to_all = server(self._folder / "open.db", "--no-auth")
+            self._open_port, _ = stack.enter_context(started(open_to_all))
             self._open_path = self._prepare(self._open_port, None)
-            self._bare_port, self._bare = stack.enter_context(_started(_bare(self._answer())))
+            self._bare_port, self._bare = stack.enter_context(started(_bare(self._answer())))
             self._stack = stack.pop_all()
         return self
 
@@ -121,7 +121,7 @@ class OverHttp:
 
     async def _to_ready(self) -> float:
         file = self._folder / f"started-{time.monotonic_ns()}.db"
-        return await asyncio.to_thread(_ready_within, _server(file))
+        return await asyncio.to_thread(_ready_within, server(file))
 
     async def _bare_to_ready(self) -> float:
         return await asyncio.to_thread(_ready_within, _bare(self._folder / "answer.json"))
@@ -158,7 +158,7 @@ Command = Callable[[int], list[str]]
 """For a port."""
 
 
-def _server(database: Path, *more: str) -> Command:
+def server(database: Path | str, *more: str) -> Command:
     beside = Path(sys.executable).parent / "jamjet-server"
     script = str(beside) if beside.exists() else shutil.which("jamjet-server")
     assert script, "jamjet-server is not installed here"
@@ -170,14 +170,14 @@ def _bare(content: Path) -> Command:
 
 
 @contextmanager
-def _started(command: Command) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def started(command: Command, **environment: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     port = _free_port()
     # From the project's folder, where the workflows' functions are.
     process = subprocess.Popen(
         command(port),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "RUST_LOG": "warning", "JAMJET_BOOTSTRAP_TOKEN": TOKEN},
+        env={**os.environ, "RUST_LOG": "warning", "JAMJET_BOOTSTRAP_TOKEN": TOKEN, **environment},
     )
     try:
         _wait_until_ready(process, port)
@@ -189,7 +189,7 @@ def _started(command: Command) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
 
 def _ready_within(command: Command) -> float:
     began = time.perf_counter()
-    with _started(command):
+    with started(command):
         return time.perf_counter() - began
 
 
