@@ -16,7 +16,7 @@ from postgres_server import Databases, PostgresServer
 
 from jamjet_kernel import Settings
 from jamjet_kernel.runtime import Runtime, open_runtime
-from jamjet_storage_postgres import open_database
+from jamjet_storage_postgres import open_server
 
 
 @pytest.fixture
@@ -56,6 +56,6 @@ def blank_postgres_url(postgres: Databases) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres: Databases) -> Iterator[str]:
     """A database that has the tables, and nothing in them."""
-    url = postgres.borrow(lambda url: asyncio.run(open_database(url).close()))
+    url = postgres.borrow(lambda url: asyncio.run(open_server(url).close()))
     yield url
     postgres.give_back(url)

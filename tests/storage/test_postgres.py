@@ -19,7 +19,7 @@ from jamjet_kernel.errors import PluginError
 from jamjet_kernel.ports import Storage
 from jamjet_kernel.testing import StorageContract
 from jamjet_kernel.testing.storage import commit, sequence_of, store
-from jamjet_storage_postgres import open_database
+from jamjet_storage_postgres import open_server
 from jamjet_storage_postgres.engine import open_engine
 from jamjet_storage_postgres.location import server_of
 from jamjet_storage_sql import SqlStorage
@@ -39,7 +39,7 @@ def connected(url: str, statement: str) -> tuple[Any, ...] | None:
 class TestPostgres(StorageContract):
     @pytest_asyncio.fixture
     async def storage(self, postgres_url: str) -> AsyncIterator[Storage]:
-        storage = open_database(postgres_url)
+        storage = open_server(postgres_url)
         yield storage
         await storage.close()
 
@@ -65,7 +65,7 @@ def test_another_drivers_url_is_left_to_it() -> None:
 
 async def test_a_database_without_tables_gets_them(blank_postgres_url: str) -> None:
     for _ in range(2):
-        storage = open_database(blank_postgres_url)
+        storage = open_server(blank_postgres_url)
         await storage.close()
 
     assert connected(blank_postgres_url, "SELECT count(*) FROM executions") == (0,)
@@ -101,7 +101,7 @@ async def test_what_the_url_says_is_passed_on(postgres_url: str) -> None:
 )
 def test_a_database_that_cannot_be_reached_is_told_without_the_password(url: str, said: str) -> None:
     with pytest.raises(PluginError) as refused:
-        open_database(url)
+        open_server(url)
 
     assert said in str(refused.value)
     assert "cret" not in str(refused.value)
@@ -109,7 +109,7 @@ def test_a_database_that_cannot_be_reached_is_told_without_the_password(url: str
 
 def test_a_database_that_is_not_there_is_told(postgres_url: str) -> None:
     with pytest.raises(PluginError, match='database "nothing" does not exist'):
-        open_database(postgres_url.replace(conninfo_to_dict(postgres_url)["dbname"], "nothing"))
+        open_server(postgres_url.replace(conninfo_to_dict(postgres_url)["dbname"], "nothing"))
 
 
 @pytest.fixture
@@ -124,20 +124,20 @@ def guarded_url(postgres: Databases, postgres_url: str) -> str:
 
 def test_a_wrong_password_is_told_and_not_shown(guarded_url: str) -> None:
     with pytest.raises(PluginError, match="password authentication failed") as refused:
-        open_database(guarded_url.replace("right", "wrong"))
+        open_server(guarded_url.replace("right", "wrong"))
 
     assert "wrong" not in str(refused.value)
 
 
 async def test_the_right_password_opens(guarded_url: str) -> None:
-    await open_database(guarded_url).close()
+    await open_server(guarded_url).close()
 
 
 def test_a_database_in_another_encoding_is_refused(postgres: Databases) -> None:
     url = postgres.create("SQL_ASCII")
 
     with pytest.raises(PluginError, match="encoded in SQL_ASCII"):
-        open_database(url)
+        open_server(url)
 
     postgres.drop(url)
 

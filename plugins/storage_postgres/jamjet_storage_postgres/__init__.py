@@ -23,13 +23,13 @@ READERS = 4
 def open_storage(url: str, settings: Settings) -> SqlStorage | None:
     if url.partition(":")[0].partition("+")[0].lower() not in ("postgresql", "postgres"):
         return None
-    storage = open_database(url, migrate=settings.migrate == "on")
+    storage = open_server(url, migrate=settings.migrate == "on")
     if settings.hints == "on":
         storage.hints = _hints(url)
     return storage
 
 
-def open_database(url: str, *, migrate: bool = True) -> SqlStorage:
+def open_server(url: str, *, migrate: bool = True) -> SqlStorage:
     """Raises `PluginError` when the database cannot be used."""
     try:
         from .engine import open_engine

@@ -43,7 +43,7 @@ def prepare(engine: Engine, *, migrate: bool, place: str) -> None:
 def version_of(tx: Connection) -> int | None:
     """None: the database has no tables of ours."""
     if inspect(tx).has_table(VERSION_TABLE):
-        return int(tx.execute(select(func.max(_versions.c.version_num))).scalar_one())
+        return int(tx.execute(select(_versions.c.version_num)).scalar_one())
     if tx.dialect.name == "sqlite":
         # All that versions 1 and 2 have.
         return tx.exec_driver_sql("PRAGMA user_version").scalar_one() or None
@@ -71,6 +71,9 @@ def must_change(version: int | None, *, migrate: bool, place: str) -> bool:
 def _wait_for_others(tx: Connection) -> None:
     # SQLite has one writer at a time anyway.
     if tx.dialect.name == "postgresql":
+        for timeout in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
+            # However long a step takes. It holds for this transaction only.
+            tx.exec_driver_sql(f"SET LOCAL {timeout} = 0")
         tx.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
 
 
