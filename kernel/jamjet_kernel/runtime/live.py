@@ -80,6 +80,7 @@ class LiveExecutions:
         self._limit = limit
         self._lives: OrderedDict[Key, Live] = OrderedDict()
         self._loading: dict[Key, asyncio.Task[Live]] = {}
+        self._sequences = _StoredSequences(storage)
 
     def __len__(self) -> int:
         return len(self._lives)
@@ -114,10 +115,7 @@ class LiveExecutions:
 
     async def is_current(self, live: Live) -> bool:
         """False: another process moved it on."""
-        if self._storage.exclusive:
-            return True
-        key = (live.tenant_id, live.execution_id)
-        return not _has_moved(live, (await self._storage.executions.sequences([key])).get(key, 0))
+        return self._storage.exclusive or not _has_moved(live, await self._sequences.get(_key(live)))
 
     async def refresh(self, concerns: Callable[[Key], bool] = lambda key: True) -> None:
         """Drops the copies that somebody watches and that are not what is stored, so that who watches looks again."""
@@ -135,21 +133,20 @@ class LiveExecutions:
             self.forget(live)
 
     def add(self, live: Live) -> None:
-        self._lives[live.tenant_id, live.execution_id] = live
+        self._lives[_key(live)] = live
         if len(self._lives) > self._limit:
             self._evict()
 
     def release(self, live: Live) -> None:
         """Nothing is in flight of it just now: it goes where there are too many."""
-        key = (live.tenant_id, live.execution_id)
-        if len(self._lives) > self._limit and live.is_idle and self._lives.get(key) is live:
-            del self._lives[key]
+        if len(self._lives) > self._limit and live.is_idle and self._lives.get(_key(live)) is live:
+            del self._lives[_key(live)]
 
     def forget(self, live: Live) -> None:
         """The copy is not what is stored."""
         live.is_stale = True
-        if self._lives.get((live.tenant_id, live.execution_id)) is live:
-            del self._lives[live.tenant_id, live.execution_id]
+        if self._lives.get(_key(live)) is live:
+            del self._lives[_key(live)]
         live.commit(live.committed, live.head)
 
     async def _load(self, tenant_id: str, execution_id: str) -> Live:
@@ -173,7 +170,43 @@ class LiveExecutions:
             del self._lives[key]
 
 
+class _StoredSequences:
+    """Read for all who ask at the same time at once: while one look is under way, the next one gathers."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._asked: dict[Key, asyncio.Future[int]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def get(self, key: Key) -> int:
+        """0: there is no such execution."""
+        if key not in self._asked:
+            self._asked[key] = asyncio.get_running_loop().create_future()
+        answer = self._asked[key]
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(answer)
+
+    async def _look(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            try:
+                found = await self._storage.executions.sequences(list(asked))
+            except Exception as error:  # whatever it is, nobody may wait for ever
+                for answer in asked.values():
+                    answer.set_exception(error)
+                    answer.exception()  # it is not unheard where nobody waits any more
+            else:
+                for key, answer in asked.items():
+                    answer.set_result(found.get(key, 0))
+        self._looking = None
+
+
 _AT_ONCE = 500
+
+
+def _key(live: Live) -> Key:
+    return (live.tenant_id, live.execution_id)
 
 
 def _has_moved(live: Live, stored: int) -> bool:

@@ -470,16 +470,15 @@ class Runtime:
 
     async def wait(self, principal: Principal, execution_id: str, seconds: float) -> View:
         """The execution once it has ended, or as it is after the time. Raises `NotFound`."""
+        live = await self._committed_live(principal, execution_id)
         try:
             async with asyncio.timeout(seconds):
-                while True:
-                    live = await self._committed_live(principal, execution_id)
-                    if live.committed.is_terminal:
-                        break
+                while not live.committed.is_terminal:
                     await live.watch()
+                    live = await self.lives.get(principal.tenant_id, execution_id)
         except TimeoutError:
             pass
-        return await self.execution(principal, execution_id)
+        return View(live.head, live.committed)
 
     async def executions(
         self,
