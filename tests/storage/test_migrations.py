@@ -82,7 +82,7 @@ class Database:
     def contents(self) -> dict[str, list[Any]]:
         """All there is: the schema, and every row."""
         with self.engine() as engine, engine.connect() as tx:
-            found = {table: sorted(map(str, tx.exec_driver_sql(f"SELECT * FROM {table}"))) for table in table_names(tx)}
+            found = {table: rows_of(tx, table) for table in table_names(tx)}
             return {**found, "": described(tx)}
 
     def version(self) -> int | None:
@@ -170,6 +170,10 @@ def _described_by_postgres(tx: Connection) -> list[Any]:
 def _ours(rows: list[Any]) -> list[Any]:
     """Without what Alembic keeps for itself."""
     return sorted(str(tuple(row)) for row in rows if row[0] != VERSION_TABLE)
+
+
+def rows_of(tx: Connection, table: str) -> list[dict[str, Any]]:
+    return sorted(map(dict, tx.exec_driver_sql(f"SELECT * FROM {table}").mappings()), key=str)
 
 
 def table_names(tx: Connection) -> list[str]:
