@@ -30,6 +30,7 @@ REACHES = {
     "access": {"errors", "ports"},
     "context": {"ports"},
     "outgoing": {"errors"},
+    "results": {"errors", "ports"},
     "settings": {"outgoing"},
     "wording": set(),
     "testing": {"core", "errors", "ports"},

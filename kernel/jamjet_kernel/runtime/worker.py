@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,6 +21,7 @@ from ..core.graph import Node, problems_of
 from ..core.progress import Run, RunStatus
 from ..errors import Conflict, NodeFailed, NotFound, Problem, RateLimited, StorageError
 from ..ports import Lease, NodeCall, NodeExecutor, NodeResult, WorkItem
+from ..results import as_json, copied, jsonable
 from .commits import FENCES
 from .live import Live
 
@@ -198,8 +198,8 @@ class Worker:
         executor = self._executors[node.kind]
         try:
             if node.timeout is None:
-                return _as_json(await executor.execute(call))
-            return _as_json(await _within(node.timeout, executor.execute(call)))
+                return as_json(await executor.execute(call))
+            return as_json(await _within(node.timeout, executor.execute(call)))
         except (NodeFailed, RateLimited):
             raise
         except TimeoutError as error:
@@ -213,7 +213,7 @@ class Worker:
             raise NodeFailed(f"{type(error).__name__}: {error}") from error
 
     def _call(self, live: Live, node: Node, item: WorkItem, run: Run) -> NodeCall:
-        given = _copy(live.committed.input_of(item.run_id))
+        given = copied(live.committed.input_of(item.run_id))
         config: BaseModel | None = node.config
         if any("env" in template.names for template in node.templates.values()):
             given = self._with_env(given)
@@ -222,7 +222,7 @@ class Worker:
             config = _rendered(node, run)
 
         async def emit(data: Any) -> None:
-            event = ev.NodeProgressed(at=0, node_id=item.run_id, attempt=run.attempt, data=_jsonable(data))
+            event = ev.NodeProgressed(at=0, node_id=item.run_id, attempt=run.attempt, data=jsonable(data))
             await self._runtime.record(item.tenant_id, item.execution_id, event)
 
         return NodeCall(
@@ -326,50 +326,3 @@ def _rendered(node: Node, run: Run) -> BaseModel:
 
 def _sentence(problems: list[Problem]) -> str:
     return "after rendering its templates the configuration is not valid: " + "; ".join(map(str, problems))
-
-
-def _as_json(result: NodeResult) -> NodeResult:
-    patch = result.state_patch
-    if patch is not None and not isinstance(patch, Mapping):
-        raise NodeFailed(f"state_patch is an object, not {type(patch).__name__}", retryable=False)
-    return NodeResult(_jsonable(result.output), None if patch is None else _jsonable(patch), result.usage)
-
-
-def _jsonable(value: Any) -> Any:
-    """The value as it will be read back from the log, and a copy: what a function keeps of it changes nothing here."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    try:
-        text = _encode(value)
-        copy = _decode(text)
-        # msgspec writes NaN and the infinities as null, as JavaScript does.
-        if b"null" in text and not _is_finite(value):
-            raise ValueError("NaN and infinity have no JSON form")
-        return copy
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        raise NodeFailed(f"the result is not JSON: {error}", retryable=False) from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    raise TypeError(f"{type(value).__name__} has no JSON form; return dicts, lists, texts, numbers or a model")
-
-
-def _is_finite(value: Any) -> bool:
-    match value:
-        case float():
-            return math.isfinite(value)
-        case Mapping():
-            return all(map(_is_finite, value.values()))
-        case list() | tuple() | set() | frozenset():
-            return all(map(_is_finite, value))
-    return True
-
-
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
-_decode = msgspec.json.Decoder().decode
-
-
-def _copy(value: Any) -> Any:
-    return _decode(_encode(value))
