@@ -21,6 +21,7 @@ from ..core.graph import Graph
 from ..core.progress import Progress
 from ..errors import NotFound
 from ..ports import Head, Loaded, Storage
+from .gathering import Gathering
 from .workflows import WorkflowCache
 
 Key: TypeAlias = tuple[str, str]
@@ -80,7 +81,7 @@ class LiveExecutions:
         self._limit = limit
         self._lives: OrderedDict[Key, Live] = OrderedDict()
         self._loading: dict[Key, asyncio.Task[Live]] = {}
-        self._sequences = _StoredSequences(storage)
+        self._sequences = Gathering(storage.executions.sequences)
 
     def __len__(self) -> int:
         return len(self._lives)
@@ -115,7 +116,7 @@ class LiveExecutions:
 
     async def is_current(self, live: Live) -> bool:
         """False: another process moved it on."""
-        return self._storage.exclusive or not _has_moved(live, await self._sequences.get(_key(live)))
+        return self._storage.exclusive or not _has_moved(live, await self._sequences.get(_key(live)) or 0)
 
     async def refresh(self, concerns: Callable[[Key], bool] = lambda key: True) -> None:
         """Drops the copies that somebody watches and that are not what is stored, so that who watches looks again."""
@@ -170,38 +171,6 @@ class LiveExecutions:
             del self._lives[key]
 
 
-class _StoredSequences:
-    """Read for all who ask at the same time at once: while one look is under way, the next one gathers."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._asked: dict[Key, asyncio.Future[int]] = {}
-        self._looking: asyncio.Task[None] | None = None
-
-    async def get(self, key: Key) -> int:
-        """0: there is no such execution."""
-        if key not in self._asked:
-            self._asked[key] = asyncio.get_running_loop().create_future()
-        answer = self._asked[key]
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look())
-        return await asyncio.shield(answer)
-
-    async def _look(self) -> None:
-        while self._asked:
-            asked, self._asked = self._asked, {}
-            try:
-                found = await self._storage.executions.sequences(list(asked))
-            except Exception as error:  # whatever it is, nobody may wait for ever
-                for answer in asked.values():
-                    answer.set_exception(error)
-                    answer.exception()  # it is not unheard where nobody waits any more
-            else:
-                for key, answer in asked.items():
-                    answer.set_result(found.get(key, 0))
-        self._looking = None
-
-
 _AT_ONCE = 500
 
 
@@ -210,8 +179,9 @@ def _key(live: Live) -> Key:
 
 
 def _has_moved(live: Live, stored: int) -> bool:
-    """What this process has on its way may be there already, and its answer not yet."""
-    return stored > live.progress.sequence or (stored != live.committed.sequence and not live.in_flight)
+    """What this process has on its way may be there already, and its answer not yet. Nor is a copy old that became
+    newer while it was looked."""
+    return stored > live.progress.sequence or (stored > live.committed.sequence and not live.in_flight)
 
 
 def head_of(progress: Progress) -> Head:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from pydantic import BaseModel
@@ -13,6 +13,7 @@ from ..core.definition import CONTROL_KINDS
 from ..core.graph import Graph, parse
 from ..errors import NotFound
 from ..ports import Storage
+from .gathering import Gathering
 
 MAX_GRAPHS = 1000
 
@@ -24,6 +25,7 @@ class WorkflowCache:
         self._storage = storage
         self._kinds = kinds
         self._graphs: OrderedDict[tuple[str, str, str], Graph] = OrderedDict()
+        self._newest = Gathering(self._look)
         self._latest: dict[tuple[str, str], str] = {}
         self._additions = 0
 
@@ -46,13 +48,16 @@ class WorkflowCache:
         if self._storage.exclusive and (known := self._latest.get((tenant_id, workflow_id))):
             return known
         additions = self._additions
-        found = await self._storage.workflows.versions(tenant_id, workflow_id)
-        if not found:
+        newest = await self._newest.get((tenant_id, workflow_id))
+        if newest is None:
             raise NotFound(f"workflow {workflow_id}")
-        newest, _ = in_order(found)[0]
         if additions == self._additions:  # else what was read may be older than what was added meanwhile
             self._latest[tenant_id, workflow_id] = newest
         return newest
+
+    async def _look(self, workflows: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        found = [(key, await self._storage.workflows.versions(*key)) for key in workflows]
+        return {key: in_order(versions)[0][0] for key, versions in found if versions}
 
     def added(self, tenant_id: str, workflow_id: str) -> None:
         """There is another version by now."""
