@@ -20,7 +20,7 @@ from jamjet_kernel.ports import Storage
 from jamjet_kernel.testing import StorageContract
 from jamjet_kernel.testing.storage import commit, sequence_of, store
 from jamjet_storage_postgres import open_server
-from jamjet_storage_postgres.engine import open_engine
+from jamjet_storage_postgres.engine import engine_of
 from jamjet_storage_postgres.location import server_of
 from jamjet_storage_sql import SqlStorage
 
@@ -73,7 +73,7 @@ async def test_a_database_without_tables_gets_them(blank_postgres_url: str) -> N
 
 async def test_what_the_url_says_is_passed_on(postgres_url: str) -> None:
     settings = "application_name=mine&options=-c%20lock_timeout%3D7s%20-c%20jit%3Don"
-    engine = open_engine(server_of(f"{postgres_url}&{settings}"), connections=1)
+    engine = engine_of(server_of(f"{postgres_url}&{settings}"), connections=1)
 
     with engine.connect() as connection:
         shown = [

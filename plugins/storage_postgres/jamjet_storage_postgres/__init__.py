@@ -15,6 +15,9 @@ from jamjet_storage_sql import SqlStorage
 if TYPE_CHECKING:
     from jamjet_kernel import Hints, Settings
 
+COMMITTERS = 1
+"""More would not be quicker: they would wait for each other at the end of the audit chain."""
+
 WRITERS = 2
 READERS = 4
 
@@ -32,15 +35,19 @@ def open_storage(url: str, settings: Settings) -> SqlStorage | None:
 def open_server(url: str, *, migrate: bool = True) -> SqlStorage:
     """Raises `PluginError` when the database cannot be used."""
     try:
-        from .engine import open_engine
+        from .engine import open_engines
         from .location import server_of
+        from .pipeline import Pipeline
     except ImportError as error:
         raise PluginError(
             f"PostgreSQL needs a driver, which cannot be imported ({error}): pip install 'jamjet-runtime[postgres]'"
         ) from error
-    engine = open_engine(server_of(url), connections=WRITERS + READERS, migrate=migrate)
+    writing, reading = open_engines(server_of(url), writers=COMMITTERS + WRITERS, readers=READERS, migrate=migrate)
     return SqlStorage(
-        engine,
+        writing,
+        reading=reading,
+        wire=Pipeline(),
+        committer=ThreadPoolExecutor(COMMITTERS, thread_name_prefix="postgres-committer"),
         writer=ThreadPoolExecutor(WRITERS, thread_name_prefix="postgres-writer"),
         readers=ThreadPoolExecutor(READERS, thread_name_prefix="postgres-reader"),
         exclusive=False,

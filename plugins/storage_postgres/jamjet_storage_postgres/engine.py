@@ -38,10 +38,48 @@ SETTINGS: Mapping[str, str] = {
 }
 """Of each session. The URL's `options=-c name=value` come after them."""
 
+BY_KEY: Mapping[str, str] = {
+    # What writes finds its rows by an index. A plan that was made when a table was small, and is kept for a statement
+    # that is prepared, would read all of it when it has grown: seen for the step that moves heads on.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+"""Of sessions that write, too."""
 
-def open_engine(server: Server, *, connections: int, migrate: bool = True) -> Engine:
-    parameters = {**CONNECTED_WITH, **server.parameters, "options": _options(server)}
-    engine = create_engine(
+
+def open_engines(server: Server, *, writers: int, readers: int, migrate: bool = True) -> tuple[Engine, Engine]:
+    """To write and to read with, of so many connections at most."""
+    _prepare(server, migrate=migrate)
+    writing = engine_of(server, connections=writers, settings={**SETTINGS, **BY_KEY})
+    reading = engine_of(server, connections=readers)
+    # A statement that only reads needs no BEGIN and no COMMIT, which would be a round trip each.
+    return writing, reading.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _prepare(server: Server, *, migrate: bool) -> None:
+    place = f"the database {server.name}"
+    # Without the limits of the others: an upgrade, or to wait for another process that does it, may take its time.
+    engine = engine_of(server, connections=1, settings={})
+    try:
+        with engine.connect() as connection:
+            encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+        if encoding != "UTF8":
+            raise PluginError(
+                f"{place} is encoded in {encoding}, and texts are in UTF-8; "
+                "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+            )
+        prepare(engine, migrate=migrate, place=place)
+    except (SQLAlchemyError, psycopg.Error) as error:
+        told = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+        raise PluginError(f"cannot open {place}: {told}") from error
+    finally:
+        engine.dispose()
+
+
+def engine_of(server: Server, *, connections: int, settings: Mapping[str, str] = SETTINGS) -> Engine:
+    parameters = {**CONNECTED_WITH, **server.parameters, "options": _options(settings, server)}
+    return create_engine(
         "postgresql+psycopg://",
         creator=lambda: _connect(parameters),
         poolclass=QueuePool,
@@ -50,36 +88,12 @@ def open_engine(server: Server, *, connections: int, migrate: bool = True) -> En
         paramstyle="format",
         use_native_hstore=False,
     )
-    try:
-        with engine.connect() as connection:
-            _check(server, connection.exec_driver_sql("SHOW server_encoding").scalar_one())
-        prepare(engine, migrate=migrate, place=f"the database {server.name}")
-    except (SQLAlchemyError, psycopg.Error) as error:
-        engine.dispose()
-        raise _cannot_open(server, error) from error
-    except BaseException:
-        engine.dispose()
-        raise
-    return engine
 
 
 def _connect(parameters: Mapping[str, Any]) -> psycopg.Connection[Any]:
     return psycopg.connect(**parameters)
 
 
-def _options(server: Server) -> str:
-    settings = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in SETTINGS.items())
-    return f"{settings} {server.parameters.get('options', '')}".rstrip()
-
-
-def _check(server: Server, encoding: str) -> None:
-    if encoding != "UTF8":
-        raise PluginError(
-            f"the database {server.name} is encoded in {encoding}, and texts are in UTF-8; "
-            "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
-        )
-
-
-def _cannot_open(server: Server, error: Exception) -> PluginError:
-    told = str(error.orig if isinstance(error, DBAPIError) else error).strip()
-    return PluginError(f"cannot open the database {server.name}: {told}")
+def _options(settings: Mapping[str, str], server: Server) -> str:
+    written = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
+    return f"{written} {server.parameters.get('options', '')}".rstrip()

@@ -4,8 +4,23 @@ A library for storage drivers, not a plugin. A driver brings what differs: an en
 statements run on, and whether this process alone writes.
 """
 
+from .bulk import Bulk
 from .migrations import must_change, prepare
 from .schema import SCHEMA_VERSION, metadata
 from .storage import SqlStorage
+from .wire import Answer, CommitLost, Request, Row, Wire, total
 
-__all__ = ["SCHEMA_VERSION", "SqlStorage", "metadata", "must_change", "prepare"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Answer",
+    "Bulk",
+    "CommitLost",
+    "Request",
+    "Row",
+    "SqlStorage",
+    "Wire",
+    "metadata",
+    "must_change",
+    "prepare",
+    "total",
+]

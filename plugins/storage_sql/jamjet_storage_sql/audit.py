@@ -13,12 +13,13 @@ import msgspec
 from msgspec.structs import astuple, replace
 from sqlalchemy import Connection, Select, column, delete, func, select, update
 
-from jamjet_kernel import AuditRecord, Commit, SealedRecord, StorageError
+from jamjet_kernel import AuditRecord, Commit, SealedRecord
 from jamjet_kernel import chain as audit_chain
 
 from . import schema
-from .bulk import Bulk, Row, given, insert_new
+from .bulk import Bulk, Row, given, insert, insert_new
 from .transactions import Transactions, signer
+from .wire import Answer, Request, wire_of
 
 _audit, _chains = schema.audit, schema.audit_chains
 
@@ -66,32 +67,46 @@ class SqlAudit:
 
 # Appending
 
+Told = Mapping[str, Sequence[AuditRecord]]
+"""What is to be appended to the chain of each tenant."""
+
 
 def append(tx: Connection, tenant_id: str, records: Sequence[AuditRecord]) -> None:
     """The last statement of a transaction: what comes after it holds up every other writer of the tenant."""
     if records:
-        _append(tx, {tenant_id: records})
+        append_told(tx, {tenant_id: records})
 
 
-def append_commits(tx: Connection, commits: Sequence[Commit]) -> None:
-    """What a batch of commits tells, each tenant's records in the order of the commits."""
+def append_told(tx: Connection, told: Told) -> None:
+    [held] = wire_of(tx).exchange(tx, [hold(told)])
+    append_held(tx, told, held)
+
+
+def told_by(commits: Sequence[Commit]) -> Told:
+    """Each tenant's records in the order of the commits."""
     told: dict[str, list[AuditRecord]] = {}
     for commit in commits:
         if commit.audit:
             told.setdefault(commit.tenant_id, []).extend(commit.audit)
-    if told:
-        _append(tx, told)
+    return told
 
 
-def _append(tx: Connection, told: Mapping[str, Sequence[AuditRecord]]) -> None:
+def hold(told: Told) -> Request:
+    """Answers the ends of the chains that there are, nobody else's until the transaction is over."""
+    return _HOLD, _names(told)
+
+
+def append_held(tx: Connection, told: Told, held: Answer) -> None:
+    """To the ends that `hold` has answered. The records go with the COMMIT: their numbers are keys, so that a chain
+    that somebody moved without holding it fails the transaction."""
+    if len(held.rows) < len(told):
+        held = _begun(tx, told)
     rows: list[Row] = []
     moved: list[Row] = []
-    ends = _held_ends(tx, sorted(told))
     sign = signer(tx).sign
-    for tenant_id, records in told.items():
-        expected, previous = ends[tenant_id]
+    for tenant_id, expected, previous in held.rows:
         sequence = expected
-        for record in records:
+        for record in told[tenant_id]:
             sequence += 1
             digest = audit_chain.digest_of(tenant_id, sequence, previous, record)
             rows.append((tenant_id, sequence, *astuple(record), previous, digest, None))
@@ -99,14 +114,24 @@ def _append(tx: Connection, told: Mapping[str, Sequence[AuditRecord]]) -> None:
         signature = sign(audit_chain.signed_bytes(previous))
         rows[-1] = (*rows[-1][:-1], signature)
         moved.append((tenant_id, expected, sequence, previous, signature))
-    if _INSERT.run(tx, rows) != len(rows) or _MOVE.run(tx, moved) != len(moved):
-        raise StorageError("the audit chain was moved by somebody who did not hold it; nothing was stored")
+    wire_of(tx).post(tx, [(_INSERT, rows), (_MOVE, moved)])
 
 
-_INSERT = insert_new(_audit)
+def _begun(tx: Connection, told: Told) -> Answer:
+    """As `hold`, once each of the chains is there."""
+    new = [(tenant_id, 0, audit_chain.BEGINNING, b"", 1) for (tenant_id,) in _names(told)]
+    _, held = wire_of(tx).exchange(tx, [(_BEGIN, new), hold(told)])
+    return held
+
+
+def _names(told: Told) -> list[Row]:
+    """In an order, so that two writers never wait for each other."""
+    return [(tenant_id,) for tenant_id in sorted(told)]
+
+
+_INSERT = insert(_audit)
 _BEGIN = insert_new(_chains)
-# SQLite compiles FOR UPDATE away; there the single writer does the locking. In the order of the tenants, so that two
-# writers never wait for each other.
+# SQLite compiles FOR UPDATE away; there the single writer does the locking.
 _HOLD = Bulk(
     ["tenant_id"],
     lambda _: (
@@ -132,16 +157,6 @@ _MOVE = Bulk(
         .values(sequence=_moved.c.sequence, digest=_moved.c.digest, signature=_moved.c.signature)
     ),
 )
-
-
-def _held_ends(tx: Connection, tenant_ids: Sequence[str]) -> dict[str, tuple[int, bytes]]:
-    """(sequence, digest) of each chain's end, nobody else's until the transaction is over."""
-    names = [(tenant_id,) for tenant_id in tenant_ids]
-    held = _HOLD.fetch(tx, names)
-    if len(held) < len(names):
-        _BEGIN.run(tx, [(tenant_id, 0, audit_chain.BEGINNING, b"", 1) for tenant_id in tenant_ids])
-        held = _HOLD.fetch(tx, names)
-    return {tenant_id: (sequence, digest) for tenant_id, sequence, digest in held}
 
 
 # Reading
@@ -207,7 +222,7 @@ def _bytes(value: object) -> bytes:
 
 def forget(tx: Connection, tenant_id: str, before: int, told: AuditRecord) -> int:
     c = _audit.c
-    _held_ends(tx, [tenant_id])
+    _begun(tx, {tenant_id: [told]})
     kept = select(func.min(c.sequence)).where(c.tenant_id == tenant_id, c.created_at >= before)
     first = tx.execute(kept).scalar()
     stored = end(tx, tenant_id)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import (
     Connection,
@@ -27,16 +28,27 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.types import TypeEngine
 
 from jamjet_kernel import Commit
 
-Row = tuple[Any, ...]
-T = TypeVar("T")
+from .wire import Row as Row
+from .wire import wire_of
 
 ROWS = 500
-"""In one statement. Databases limit its parameters: SQLite to 32,766, PostgreSQL to 65,535."""
+"""In one statement. SQLite limits its parameters to 32,766."""
 
 _INSERTS: dict[str, Callable[[Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A statement over one row, cut where its rows go: `INSERT INTO t (a, b) VALUES `, `(?, ?)`, and the rest."""
+
+    before: str
+    row: str
+    after: str
+    types: tuple[TypeEngine[Any], ...]
 
 
 class Bulk:
@@ -45,56 +57,43 @@ class Bulk:
     def __init__(self, columns: Iterable[str], build: Callable[[Dialect], Executable]) -> None:
         self._columns = list(columns)
         self._build = build
-        self._parts: dict[tuple[str, str], tuple[str, str, str]] = {}
+        self._cuts: dict[tuple[str, str], Cut] = {}
 
     def run(self, tx: Connection, rows: Sequence[Row]) -> int:
         """Answers how many rows of the table were touched."""
-        return sum(_execute(tx, *statement, _rowcount) for statement in self._statements(tx, rows))
+        [answer] = wire_of(tx).exchange(tx, [(self, rows)])
+        return answer.count
 
-    def fetch(self, tx: Connection, rows: Sequence[Row]) -> list[Row]:
+    def fetch(self, tx: Connection, rows: Sequence[Row]) -> Sequence[Row]:
         """Answers what it finds for the given rows; for statements that only look."""
-        found = (_execute(tx, *statement, _fetched) for statement in self._statements(tx, rows))
-        return list(chain.from_iterable(found))
+        [answer] = wire_of(tx).exchange(tx, [(self, rows)])
+        return answer.rows
 
-    def _statements(self, tx: Connection, rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
+    def statements(self, dialect: Dialect, rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
+        """With their parameters: a placeholder for each value of each row."""
         if not rows:
             return
-        before, row, after = self._compiled(tx.dialect)
+        cut = self.cut(dialect)
         for start in range(0, len(rows), ROWS):
             chunk = rows[start : start + ROWS]
-            yield before + ", ".join([row] * len(chunk)) + after, tuple(chain.from_iterable(chunk))
+            yield cut.before + ", ".join([cut.row] * len(chunk)) + cut.after, tuple(chain.from_iterable(chunk))
 
-    def _compiled(self, dialect: Dialect) -> tuple[str, str, str]:
+    def cut(self, dialect: Dialect) -> Cut:
         key = (dialect.name, dialect.paramstyle)
-        if key not in self._parts:
-            self._parts[key] = self._compile(dialect)
-        return self._parts[key]
+        if key not in self._cuts:
+            self._cuts[key] = self._compile(dialect)
+        return self._cuts[key]
 
-    def _compile(self, dialect: Dialect) -> tuple[str, str, str]:
+    def _compile(self, dialect: Dialect) -> Cut:
         compiled: Any = self._build(dialect).compile(dialect=dialect)  # type: ignore[attr-defined]
         assert compiled.positiontup == self._columns, compiled.positiontup
         before, row, after = re.split(r"(?<=VALUES )(\([^()]*\))", str(compiled), maxsplit=1)
-        return before, row, after
+        return Cut(before, row, after, tuple(compiled.binds[name].type for name in self._columns))
 
 
-def _execute(tx: Connection, sql: str, parameters: Row, answer: Callable[[Any], T]) -> T:
-    # Past SQLAlchemy's execution context: it costs 40 µs a statement, and a commit of one step has five.
-    cursor = tx.connection.cursor()
-    try:
-        cursor.execute(sql, parameters)
-        return answer(cursor)
-    finally:
-        cursor.close()
-
-
-def _rowcount(cursor: Any) -> int:
-    count: int = cursor.rowcount
-    return count
-
-
-def _fetched(cursor: Any) -> list[Row]:
-    rows: list[Row] = cursor.fetchall()
-    return rows
+def insert(table: Table) -> Bulk:
+    """Fails where a row's key is there already."""
+    return Bulk(table.columns.keys(), lambda dialect: _insert(table, dialect))
 
 
 def insert_new(table: Table) -> Bulk:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, column, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, bindparam, column, func, literal_column, select, tuple_, update
 
 from jamjet_kernel import Commit, Head, Loaded, Recorded, Snapshot, Status
 
 from . import schema
-from .bulk import Bulk, Row, given, insert_new, upsert
+from .bulk import Bulk, Row, given, insert, upsert
 from .transactions import Transactions
 
 _executions, _events, _snapshots = schema.executions, schema.events, schema.snapshots
@@ -96,14 +96,22 @@ def newest_snapshot(tx: Connection, tenant_id: str, execution_id: str, until: in
     return Snapshot(row.sequence, row.body) if row else None
 
 
-_COUNT_OPEN = select(func.count()).where(
-    _executions.c.tenant_id == bindparam("tenant"),
-    _executions.c.status.in_([status.value for status in Status if not status.is_terminal]),
+_OPEN: list[ColumnElement[str]] = [literal_column(f"'{status.value}'") for status in Status if not status.is_terminal]
+_TENANT = (_executions.c.tenant_id,)
+COUNT_OPEN = Bulk(
+    [c.name for c in _TENANT],
+    lambda _: (
+        select(*_TENANT, func.count())
+        .where(_executions.c.tenant_id.in_(given(_TENANT)), _executions.c.status.in_(_OPEN))
+        .group_by(*_TENANT)
+    ),
 )
+"""How many executions of each tenant have not ended; nothing where all have."""
 
 
 def count_open(tx: Connection, tenant_id: str) -> int:
-    return tx.execute(_COUNT_OPEN, {"tenant": tenant_id}).scalar_one()
+    found = COUNT_OPEN.fetch(tx, [(tenant_id,)])
+    return sum(count for _, count in found)
 
 
 _EVENTS = (
@@ -155,8 +163,8 @@ def _head(tenant_id: str, execution_id: str, workflow_id: str, version: str, sta
 
 # What a batch of commits writes
 
-CREATE = insert_new(_executions)
-RECORD = insert_new(_events)
+CREATE = insert(_executions)
+RECORD = insert(_events)
 SNAPSHOT = upsert(_snapshots)
 
 _MOVED = (

@@ -16,6 +16,7 @@ from jamjet_kernel import (
     DeadLetters,
     Executions,
     Hints,
+    Invalid,
     JamJetError,
     Receipts,
     StorageError,
@@ -38,13 +39,15 @@ from .tenants import SqlTenants
 from .timers import SqlTimers
 from .tokens import SqlTokens
 from .transactions import Transactions
+from .wire import OneByOne, Unavailable, Wire
 from .work import SqlWork
 from .workers import SqlWorkers
 from .workflows import SqlWorkflows
 
 
 class SqlStorage:
-    """Statements run on the threads of `writer` and `readers`, which the storage owns from now on.
+    """Statements run on the threads of `committer` (`commit` alone; without one on those of `writer`), `writer` and
+    `readers`, which the storage owns from now on; reads on connections of `reading`, where that is another engine.
 
     The tables must be there. `released` is called once everything is closed.
     """
@@ -57,8 +60,18 @@ class SqlStorage:
         readers: Executor,
         exclusive: bool,
         released: Callable[[], None] = lambda: None,
+        wire: Wire | None = None,
+        reading: Engine | None = None,
+        committer: Executor | None = None,
     ) -> None:
-        self._transactions = Transactions(engine, writer=writer, readers=readers)
+        self._transactions = Transactions(
+            engine,
+            reading=reading or engine,
+            wire=wire or OneByOne(),
+            committer=committer or writer,
+            writer=writer,
+            readers=readers,
+        )
         self._released = released
         self.exclusive = exclusive
         self.executions: Executions = SqlExecutions(self._transactions)
@@ -83,9 +96,11 @@ class SqlStorage:
 
     async def _commit(self, commits: Sequence[Commit]) -> list[JamJetError | None]:
         try:
-            await self._transactions.write(write, commits)
-        except (Refused, StorageError):
-            return await self._transactions.write(write_each, commits)
+            await self._transactions.commit(write, commits)
+        except Unavailable:
+            raise
+        except (Refused, Invalid, StorageError):
+            return await self._transactions.commit(write_each, commits)
         return [None] * len(commits)
 
     async def close(self) -> None:

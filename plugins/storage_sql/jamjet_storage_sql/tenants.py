@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select, update
 from jamjet_kernel import DEFAULT_TENANT, AuditRecord, Commit, Conflict, Receipt, Spent, Tenant, TenantStatus
 
 from . import audit, receipts, schema
-from .bulk import Row, add_up, insert_new
+from .bulk import Bulk, Row, add_up, given, insert_new
 from .transactions import Transactions
 
 _tenants, _usage = schema.tenants, schema.usage
@@ -68,11 +68,17 @@ def change(tx: Connection, tenant: Tenant, expected: Tenant, records: Sequence[A
     return True
 
 
-def hold(tx: Connection, tenant_ids: Sequence[str]) -> None:
-    """Until the transaction is over, nobody else holds one of them."""
-    # SQLite compiles FOR UPDATE away; there the single writer does the locking.
-    query = select(_tenants.c.tenant_id).where(_tenants.c.tenant_id.in_(tenant_ids)).order_by(_tenants.c.tenant_id)
-    tx.execute(query.with_for_update()).all()
+# SQLite compiles FOR UPDATE away; there the single writer does the locking.
+HOLD = Bulk(
+    ["tenant_id"],
+    lambda _: (
+        select(_tenants.c.tenant_id)
+        .where(_tenants.c.tenant_id.in_(given([_tenants.c.tenant_id])))
+        .order_by(_tenants.c.tenant_id)
+        .with_for_update()
+    ),
+)
+"""Until the transaction is over, nobody else holds one of them."""
 
 
 def _row(tenant: Tenant) -> dict[str, Any]:

@@ -10,23 +10,39 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from jamjet_kernel import StorageError
 
+from .wire import CommitLost, Passing, Unavailable, Wire
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+PATIENCE = 5.0
+"""Seconds in which a transaction is begun again, where what stopped it passes: a deadlock, a restart of the server."""
 
 
 class Transactions:
     """Writes go to connections of `engine` with the execution option `writes`, for drivers that care."""
 
-    def __init__(self, engine: Engine, *, writer: Executor, readers: Executor) -> None:
-        self._engine = engine
-        self._writer, self._readers = writer, readers
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        reading: Engine,
+        wire: Wire,
+        committer: Executor,
+        writer: Executor,
+        readers: Executor,
+    ) -> None:
+        self._engines = {engine, reading}
+        self._executors = {committer, writer, readers}
+        self._committer, self._writer, self._readers = committer, writer, readers
         self.signer = Signer()
-        self._to_write = _Connections(engine.execution_options(writes=True, signer=self.signer))
-        self._to_read = _Connections(engine)
+        self._to_write = _Connections(engine.execution_options(writes=True, signer=self.signer, wire=wire), wire)
+        self._to_read = _Connections(reading.execution_options(wire=wire), wire)
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await _submit(self._readers, self._to_read, partial(_apply, function, args, kwargs))
@@ -34,13 +50,20 @@ class Transactions:
     async def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await _submit(self._writer, self._to_write, partial(_apply, function, args, kwargs))
 
+    async def commit(
+        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `write`, where nothing that is not of the hot path stands in the way."""
+        return await _submit(self._committer, self._to_write, partial(_apply, function, args, kwargs))
+
     def close(self) -> None:
         """Waits for what was begun."""
-        self._writer.shutdown()
-        self._readers.shutdown()
+        for executor in self._executors:
+            executor.shutdown()
         self._to_write.close()
         self._to_read.close()
-        self._engine.dispose()
+        for engine in self._engines:
+            engine.dispose()
 
 
 class Signer:
@@ -64,28 +87,42 @@ def database_errors(dialect: Dialect) -> tuple[type[Exception], ...]:
     return (SQLAlchemyError, dialect.loaded_dbapi.Error, OverflowError, ValueError)
 
 
-def storage_error(error: Exception) -> StorageError:
-    """In the driver's words, without the statement and its parameters: they may hold secrets."""
-    return StorageError(f"the database refused: {error.orig if isinstance(error, DBAPIError) else error}")
-
-
 class _Connections:
     """One a thread, kept open. Checking one out of the pool costs four times as much as BEGIN and COMMIT."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, wire: Wire) -> None:
         self._engine = engine
+        self._wire = wire
+        self._errors = database_errors(engine.dialect)
+        self._again = Retrying(
+            retry=retry_if_exception_type(Passing),
+            wait=wait_random_exponential(multiplier=0.02, max=0.5),
+            stop=stop_after_delay(PATIENCE),
+            reraise=True,
+        )
         self._mine = threading.local()
         self._open: set[Connection] = set()
 
     def run(self, function: Callable[[Connection], T]) -> T:
-        """In one transaction. A database error becomes a `StorageError`."""
+        """In one transaction, begun again where what stopped it passes. Database errors become `JamJetError`s."""
+        try:
+            return self._once(function)
+        except Passing:
+            answer: T = self._again(self._once, function)
+            return answer
+
+    def _once(self, function: Callable[[Connection], T]) -> T:
         try:
             connection = self._of_this_thread()
-            with connection.begin():
+            with self._wire.transaction(connection):
                 return function(connection)
-        except database_errors(self._engine.dialect) as error:
+        except CommitLost as error:
             self._drop()
-            raise storage_error(error) from error
+            raise Unavailable(f"whether it was stored is not known: {error}") from error
+        except self._errors as error:
+            self._drop()
+            refusal = self._wire.refusal(error)
+            raise Passing(str(refusal)) if self._wire.is_passing(error) else refusal from error
 
     def _of_this_thread(self) -> Connection:
         connection: Connection | None = getattr(self._mine, "connection", None)

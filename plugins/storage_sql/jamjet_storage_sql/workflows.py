@@ -67,7 +67,7 @@ def add(
 
 def _check_count(tx: Connection, tenant_id: str, workflow_id: str, limit: int) -> None:
     """A further version of a workflow that is there is no further workflow, however many there are."""
-    tenants.hold(tx, [tenant_id])
+    tenants.HOLD.fetch(tx, [(tenant_id,)])
     c = _workflows.c
     ids = select(c.workflow_id).where(c.tenant_id == tenant_id).distinct().subquery()
     is_new = len(versions(tx, tenant_id, workflow_id)) == 1
