@@ -470,14 +470,19 @@ class Runtime:
 
     async def wait(self, principal: Principal, execution_id: str, seconds: float) -> View:
         """The execution once it has ended, or as it is after the time. Raises `NotFound`."""
-        live = await self._committed_live(principal, execution_id)
+        live = await self.lives.get(principal.tenant_id, execution_id)
+        if live.committed.sequence == 0 or live.committed.is_terminal:
+            return await self.execution(principal, execution_id)
+        # Whether others moved it on is looked up beside the waiting: mostly this process is about to do so itself.
+        if not self.storage.exclusive:
+            self._own(self.lives.check(live))
         try:
             async with asyncio.timeout(seconds):
                 while not live.committed.is_terminal:
                     await live.watch()
                     live = await self.lives.get(principal.tenant_id, execution_id)
         except TimeoutError:
-            pass
+            return await self.execution(principal, execution_id)
         return View(live.head, live.committed)
 
     async def executions(
