@@ -120,6 +120,24 @@ async def test_a_process_that_was_taken_for_dead_begins_anew(cluster: Cluster, m
     assert {worker.worker_id for worker in await two.workers(ME)} == {one.worker_id, two.worker_id}
 
 
+async def test_a_start_succeeds_on_a_process_that_is_taken_for_dead_meanwhile(cluster: Cluster) -> None:
+    one, _ = await cluster.runtime(lease_seconds=60)
+    execution = await begin(one, workflow({"a": probe("a")}, "a > end"))
+    await ended(one, execution)
+
+    starts = []
+    for number in range(60):  # some of them wait for the commit before theirs to end
+        starts.append(asyncio.create_task(one.start(ME, "story", None, {})))
+        await asyncio.sleep(0.002)
+        if number % 20 == 10:
+            await _evict(one)
+    executions = await asyncio.gather(*starts)
+    await _evict(one)  # what was still on its way under an earlier name is found
+
+    for execution in executions:
+        await ended(one, execution)
+
+
 async def test_a_timer_fires_once_whoever_is_there(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     (one, _), (two, _), (three, _) = [await cluster.runtime() for _ in range(3)]
     ir = workflow({"wait": {"type": "wait", "condition": "timer", "duration": "2s"}, "a": probe("a")}, "wait > a > end")
@@ -201,6 +219,12 @@ def _pause(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(runtime.membership, "look", never)
     monkeypatch.setattr(runtime.recovery, "look", never)
+
+
+async def _evict(runtime: Runtime) -> None:
+    """As if its lease had ended, somebody had buried it, and it came to see that."""
+    await runtime.storage.workers.leave(runtime.membership.worker)
+    await runtime.membership.rejoin(runtime.worker_id)
 
 
 async def until_buried(runtime: Runtime, worker_id: str) -> None:

@@ -21,6 +21,10 @@ log = logging.getLogger("jamjet.journal")
 MAX_BATCH = 1000
 
 
+class Void(SequenceConflict):
+    """What it was decided on is not what is stored, so nothing of it was written."""
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """One decision on its way to the disk."""
@@ -72,7 +76,7 @@ class Journal:
     async def _write(self, batch: list[Entry]) -> None:
         for entry in batch:
             if entry.live.is_stale:
-                self._tell(entry, SequenceConflict())
+                self._tell(entry, Void())
         batch = [entry for entry in batch if not entry.live.is_stale]
         if not batch:
             return

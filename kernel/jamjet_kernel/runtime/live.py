@@ -109,13 +109,10 @@ class LiveExecutions:
     async def current(self, tenant_id: str, execution_id: str) -> Live:
         """As it is stored now, whoever moved it on. Raises `NotFound`."""
         live = await self.get(tenant_id, execution_id)
-        await self.check(live)
-        return await self.get(tenant_id, execution_id) if live.is_stale else live
-
-    async def check(self, live: Live) -> None:
-        """Forgets it when another process moved it on; who watches it looks again."""
-        if not await self.is_current(live):
-            self.forget(live)
+        if await self.is_current(live):
+            return live
+        self.forget(live)
+        return await self.get(tenant_id, execution_id)
 
     async def is_current(self, live: Live) -> bool:
         """False: another process moved it on."""

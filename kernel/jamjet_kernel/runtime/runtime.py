@@ -64,7 +64,7 @@ from .commits import Commits
 from .deliveries import Deliveries
 from .gossip import Gossip, mark_of
 from .identity import Identity
-from .journal import Entry, Journal
+from .journal import Entry, Journal, Void
 from .live import Live, LiveExecutions, head_of, replay
 from .membership import Membership
 from .recovery import Recovery
@@ -445,6 +445,8 @@ class Runtime:
             except Evicted:
                 self.lives.forget(live)
                 await self.membership.rejoin(as_who)
+            except Void:  # this process was taken for dead since, and forgot all that it had
+                continue
             except JamJetError:
                 self.lives.forget(live)
                 raise
@@ -470,19 +472,14 @@ class Runtime:
 
     async def wait(self, principal: Principal, execution_id: str, seconds: float) -> View:
         """The execution once it has ended, or as it is after the time. Raises `NotFound`."""
-        live = await self.lives.get(principal.tenant_id, execution_id)
-        if live.committed.sequence == 0 or live.committed.is_terminal:
-            return await self.execution(principal, execution_id)
-        # Whether others moved it on is looked up beside the waiting: mostly this process is about to do so itself.
-        if not self.storage.exclusive:
-            self._own(self.lives.check(live))
+        live = await self._committed_live(principal, execution_id)
         try:
             async with asyncio.timeout(seconds):
                 while not live.committed.is_terminal:
                     await live.watch()
                     live = await self.lives.get(principal.tenant_id, execution_id)
         except TimeoutError:
-            return await self.execution(principal, execution_id)
+            pass
         return View(live.head, live.committed)
 
     async def executions(
