@@ -13,6 +13,7 @@ JamJetError                     code: a stable string, in every error body besid
     KeyTaken                    the idempotency key was committed by another request
     LimitReached                the tenant has as many as its limits allow
   RateExceeded                  the tenant has used up what its limits allow for now
+  Overloaded                    there is more to do than the runtime or its database can take
   PluginError                   refuse to start
   StorageError                  the database did not do it; nothing was stored
     Evicted                     this process was taken for dead, and others took over its work
@@ -134,6 +135,17 @@ class RateExceeded(JamJetError):
         self.retry_after = retry_after
 
 
+class Overloaded(JamJetError):
+    """There is more to do than the runtime or its database can take."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        #: Seconds.
+        self.retry_after = retry_after
+
+
 class PluginError(JamJetError):
     """A plugin is broken, missing or contradictory."""
 
@@ -144,6 +156,7 @@ class StorageError(JamJetError):
     """The storage could not do it; nothing was stored."""
 
     code = "storage_error"
+    retry_after = 1.0
 
 
 class Evicted(StorageError):

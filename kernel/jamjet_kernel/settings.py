@@ -81,6 +81,21 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4 * 2**20, ge=1024, description="The largest request body the server takes.")
     live_executions: int = Field(10_000, ge=1, description="Executions whose progress is kept in memory.")
     shutdown_grace: float = Field(10.0, ge=0, description="Seconds that running nodes get to finish at shutdown.")
+    drain_seconds: float | None = Field(
+        None,
+        ge=0,
+        description="Seconds from telling, at /ready, that it stops until it takes no more requests: else 5, and 0 on "
+        "loopback or SQLite, where nobody else takes them.",
+    )
+    max_backlog: int = Field(
+        1_000_000, ge=0, description="Nodes that may wait for a worker before executions are refused with 429."
+    )
+    max_unwritten: int = Field(
+        10_000, ge=1, description="Changes that may wait for the database before executions are refused with 429."
+    )
+    stall_seconds: float = Field(
+        5.0, gt=0, description="Seconds without an answer after which the database counts as stuck."
+    )
     agent_liveness_secs: float = Field(
         60.0, gt=0, description="Seconds after its last heartbeat from which an agent counts as unreachable."
     )

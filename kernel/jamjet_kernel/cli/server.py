@@ -1,7 +1,7 @@
 """Starting the server: `jamjet-server`, and what `jamjet dev` shares with it.
 
-Order of a life: bind the port, open the runtime, accept requests, announce; on SIGINT or SIGTERM end the open event
-streams, let requests finish, close the runtime.
+Order of a life: bind the port, open the runtime, accept requests, announce; on SIGINT or SIGTERM tell so at /ready, go
+on for as long as a load balancer needs to see it, end the open event streams, let requests finish, close the runtime.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from .help import Command
 from .session import NoAuth
 
 if TYPE_CHECKING:
+    from ..runtime import Runtime
     from ..settings import Settings
 
 Announce = Callable[["Settings", str], None]
@@ -36,8 +38,15 @@ App = Callable[[Scope, Any, Any], Awaitable[None]]
 
 log = logging.getLogger("jamjet")
 
-# Requests are quick or they wait for something that will not come any more; running nodes have a grace of their own.
+# Requests are quick, and who only waits is answered at once; running nodes have a grace of their own.
 _REQUEST_GRACE = 2
+
+# Seconds in which a load balancer sees that it should send requests elsewhere.
+_DRAIN_SECONDS = 5
+
+# Seconds; longer than nginx (60) and the load balancers of clouds (60) keep a connection: who closes one that the other
+# is about to use makes a request fail.
+_KEEP_ALIVE = 75
 
 
 def main() -> None:
@@ -133,9 +142,16 @@ async def _run(settings: Settings, listener: socket.socket, announce: Announce) 
         async with open_runtime(settings) as runtime:
             requests = OpenRequests(create_app(runtime))
             ready = partial(announce, settings, runtime.version)
-            server = Server(_config(requests), stop=stop, requests=requests, ready=ready)
+            server = Server(_config(requests), runtime, stop=stop, requests=requests, ready=ready)
             await server.serve(sockets=[listener])
     log.info("stopped")
+
+
+def _seconds_to_drain(runtime: Runtime) -> float:
+    settings = runtime.settings
+    if settings.drain_seconds is not None:
+        return settings.drain_seconds
+    return 0 if settings.is_local or runtime.storage.exclusive else _DRAIN_SECONDS
 
 
 def _config(app: App) -> uvicorn.Config:
@@ -149,6 +165,7 @@ def _config(app: App) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=_REQUEST_GRACE + 3,
+        timeout_keep_alive=_KEEP_ALIVE,
     )
 
 
@@ -168,9 +185,16 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, *, stop: asyncio.Event, requests: OpenRequests, ready: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        runtime: Runtime,
+        *,
+        stop: asyncio.Event,
+        requests: OpenRequests,
+        ready: Callable[[], None],
     ) -> None:
         super().__init__(config)
+        self._runtime = runtime
         self._stop = stop
         self._requests = requests
         self._ready = ready
@@ -184,7 +208,20 @@ class Server(uvicorn.Server):
             await self.on_tick(0)  # keeps the Date header right
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), timeout=1)
+        await self._drain()
         self._requests.end()
+        self._runtime.patience.end()
+
+    async def _drain(self) -> None:
+        self._runtime.drain()
+        if seconds := _seconds_to_drain(self._runtime):
+            log.info("stopping: takes requests for %g more seconds", seconds)
+            # Who keeps a connection open comes back by another one, and so to another process.
+            self.config.encoded_headers.append((b"connection", b"close"))
+            end = time.monotonic() + seconds
+            while (left := end - time.monotonic()) > 0:
+                await self.on_tick(0)
+                await asyncio.sleep(min(1, left))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

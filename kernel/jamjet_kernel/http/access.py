@@ -25,6 +25,7 @@ class AccessControl:
         self._authenticators = runtime.authenticators
         self._tenants = runtime.tenants
         self._refusals = runtime.refusals
+        self._readiness = runtime.readiness
         self._is_off = runtime.settings.auth == "off"
         if not self._is_off and not self._authenticators:
             raise PluginError("no plugin can tell who calls: load `auth`, or set JAMJET_AUTH=off on a loopback address")
@@ -44,6 +45,7 @@ class AccessControl:
         access = self._needed.get((req.uri_template or "", req.method))
         if access is None or access is Access.OPEN:  # None: the answer is a 405, or the options
             return
+        self._readiness.check_storage()
         caller = _ANYBODY
         try:
             if not self._is_off:

@@ -173,10 +173,12 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
     )
     yield from _tagged("agents", *_agent_routes(agents))
     yield from _tagged("audit", *_audit_routes(Audit(runtime)))
-    alive = Operation("Is the runtime there?", Access.OPEN, {200: m.Health, 503: m.Health})
+    alive = Operation("Does the process live?", Access.OPEN, {200: m.Health})
+    ready = Operation("Does it take requests?", Access.OPEN, {200: m.Readiness, 503: m.Readiness})
     yield from _tagged(
         "runtime",
         Route("/health", health, {"GET": alive}),
+        Route("/ready", health, {"GET": ready}, "ready"),
         Route("/workers", workers, _get("List the live workers", m.Workers)),
         Route("/openapi.json", document, _file("Get this document")),
         Route("/docs", docs, _file("Read this document as a page")),

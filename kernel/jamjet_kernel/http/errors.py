@@ -16,6 +16,7 @@ from ..errors import (
     Invalid,
     JamJetError,
     NotFound,
+    Overloaded,
     PluginError,
     Problem,
     RateExceeded,
@@ -31,6 +32,7 @@ STATUSES: dict[type[JamJetError], tuple[int, str]] = {
     NotFound: (404, "not found: "),
     Conflict: (409, "conflict: "),
     RateExceeded: (429, "too many requests: "),
+    Overloaded: (429, "too many requests: "),
     PluginError: (500, "internal error: "),
     RemoteFailed: (424, "failed dependency: "),
     StorageError: (503, "unavailable: "),
@@ -57,7 +59,7 @@ async def _ours(req: Request, resp: Response, error: JamJetError, params: dict[s
         # RFC 6750, 3.1: who brought no credential is not told that one is wrong.
         brought = req.get_header("Authorization") is not None
         resp.set_header("WWW-Authenticate", 'Bearer error="invalid_token"' if brought else "Bearer")
-    if isinstance(error, RateExceeded):
+    if isinstance(error, RateExceeded | Overloaded | StorageError):
         resp.set_header("Retry-After", str(math.ceil(error.retry_after)))
     message = _sentences(error.problems) if isinstance(error, Invalid) else str(error)
     _answer(resp, status, prefix + message, error.code, error.details)

@@ -1,4 +1,4 @@
-"""Is the runtime there?"""
+"""Is the process there, and does it take requests?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ class Health:
         self._runtime = runtime
 
     async def on_get(self, req: Request, resp: Response) -> None:
+        """No question about the database: while that is away, nobody gains when this process is restarted."""
         no_query(req)
-        ready = self._runtime.ready
-        status = "ok" if ready else "unavailable"
-        answer(resp, {"status": status, "version": self._runtime.version}, 200 if ready else 503)
+        answer(resp, {"status": "ok", "version": self._runtime.version})
+
+    async def on_get_ready(self, req: Request, resp: Response) -> None:
+        no_query(req)
+        readiness = self._runtime.readiness
+        readiness.suspect()
+        if (problem := readiness.problem) is None:
+            answer(resp, {"status": "ready", "version": self._runtime.version})
+        else:
+            answer(resp, {"status": "not_ready", "version": self._runtime.version, "reason": problem}, 503)

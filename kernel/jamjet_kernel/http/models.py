@@ -75,8 +75,14 @@ class Listing(Answer):
 
 
 class Health(Answer):
-    status: Literal["ok", "unavailable"]
+    status: Literal["ok"]
     version: str = Field(examples=["0.1.1"])
+
+
+class Readiness(Answer):
+    status: Literal["ready", "not_ready"]
+    version: str = Field(examples=["0.1.1"])
+    reason: str | None = Field(None, description="Why it is not ready.", examples=["it is about to stop"])
 
 
 class Worker(Answer):

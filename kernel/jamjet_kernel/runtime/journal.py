@@ -33,6 +33,7 @@ class Entry:
     live: Live
     decision: Decision
     done: asyncio.Future[None]
+    since: float
 
 
 class Journal:
@@ -46,9 +47,20 @@ class Journal:
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
 
+    def __len__(self) -> int:
+        """Entries that are not durable yet."""
+        return len(self._writing) + len(self._waiting)
+
+    @property
+    def waits(self) -> float:
+        """Seconds that the oldest of them waits."""
+        oldest = next(iter(self._writing or self._waiting), None)
+        return 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest.since
+
     async def write(self, commit: Commit, live: Live, decision: Decision) -> None:
         """Returns when it is durable. Raises what the storage refused it for."""
-        entry = Entry(commit, live, decision, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        entry = Entry(commit, live, decision, loop.create_future(), loop.time())
         self._waiting.append(entry)
         self._wake.set()
         self._quiet.clear()
@@ -66,6 +78,12 @@ class Journal:
             self._writing = []
             if not self._waiting:
                 self._quiet.set()
+
+    def refuse_what_waits(self) -> None:
+        """The storage is stuck. What it was given already may still become true; the rest need not wait for that."""
+        refused, self._waiting = self._waiting, []
+        for entry in refused:
+            self._tell(entry, StorageError("the database does not answer"))
 
     async def drain(self) -> None:
         """Returns when nothing waits to be written."""

@@ -43,6 +43,7 @@ class Membership:
         self.pause = lease_seconds / 3
         self.worker_id = world.new_id("worker")
         self.others = 0
+        self._met: set[str] = set()
 
     @property
     def worker(self) -> Worker:
@@ -64,15 +65,16 @@ class Membership:
             await self._count_others()
 
     async def look(self) -> bool:
-        """Prolongs the lease, and buries those that are dead. Whether something was freed that way."""
+        """Prolongs the lease, and buries those that are dead. Whether somebody has gone, and left what he held."""
+        one_left = False
         if not self._storage.exclusive:
             if not await self._storage.workers.heartbeat(self.worker, self._lease_ms):
                 await self.rejoin(self.worker_id)
-            await self._count_others()
+            one_left = await self._count_others()
         dead = await self._storage.workers.bury()
         for worker_id in dead:
             log.warning("the process %s is dead; what it was doing is taken over", worker_id)
-        return bool(dead)
+        return one_left or bool(dead)
 
     async def rejoin(self, lost: str) -> None:
         """Under a new name: as `lost`, it was taken for dead."""
@@ -89,9 +91,7 @@ class Membership:
             await self.join()
 
     async def leave(self) -> None:
-        """What is not done goes to others at once. Who owns the storage alone leaves it for the next start."""
-        if self._storage.exclusive:
-            return
+        """What is not done is free: others take it at once, or the next start does."""
         try:
             await self._storage.workers.leave(self.worker)
         except StorageError as error:
@@ -116,7 +116,10 @@ class Membership:
             expires_at=worker.expires_at,
         )
 
-    async def _count_others(self) -> None:
+    async def _count_others(self) -> bool:
+        """Whether one is not there any more."""
         # Only processes stand under the default tenant's eyes and every other's; a tenant's own workers are no matter.
         found = await self._storage.workers.page("")
-        self.others = sum(worker.worker_id != self.worker_id for worker in found)
+        before, self._met = self._met, {worker.worker_id for worker in found if worker.worker_id != self.worker_id}
+        self.others = len(self._met)
+        return not before <= self._met

@@ -28,6 +28,9 @@ async def open_runtime(
 ) -> AsyncIterator[Runtime]:
     """A runtime that has taken up whatever it was doing before it stopped. Raises `PluginError`.
 
+    In the end it takes up nothing more, lets running nodes finish, and leaves what is not done to others: so the
+    stack holds first what must last until the process has left.
+
     `extra_plugins` need no entry point: what a program that embeds the runtime brings of its own.
     """
     settings = settings or Settings()
@@ -48,21 +51,22 @@ async def open_runtime(
         identity = load_identity(settings)
         storage.audit.sign_with(identity.sign)
         runtime = Runtime(settings, storage, manager, executors, identity=identity, version=version, world=world)
+        await _run(stack, runtime.gossip.listen())
+        await _run(stack, runtime.gossip.speak())
         await runtime.membership.join()
+        stack.push_async_callback(runtime.gossip.say_goodbye)
         stack.push_async_callback(runtime.membership.leave)
+        await _run(stack, runtime.readiness.run())
         await runtime.tenants.prepare()
         stack.push_async_callback(runtime.refusals.write)
         await _run(stack, runtime.refusals.run())
         await _run(stack, runtime.journal.run())
         stack.push_async_callback(runtime.journal.drain)
         stack.push_async_callback(runtime.deliveries.stop)
+        await _run(stack, runtime.alarms.run(lambda until: _refill(runtime, until)))
         stack.push_async_callback(runtime.worker.stop, settings.shutdown_grace)
         await runtime.recovery.look()
         await _run(stack, runtime.recovery.run())
-        await _run(stack, _live(runtime))
-        await _run(stack, runtime.alarms.run(lambda until: _refill(runtime, until)))
-        await _run(stack, runtime.gossip.speak())
-        await _run(stack, runtime.gossip.listen())
         await _run(stack, _refresh(runtime))
         for lifespan in plugins.contributed(manager.hook.lifespans, runtime=runtime):
             await stack.enter_async_context(lifespan)
@@ -70,7 +74,8 @@ async def open_runtime(
         try:
             yield runtime
         finally:
-            runtime.ready = False
+            runtime.drain()
+            runtime.patience.end()
 
 
 @contextmanager
@@ -94,18 +99,6 @@ async def _run(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
             await task
 
     stack.push_async_callback(end)
-
-
-async def _live(runtime: Runtime) -> None:
-    """Shows that this process lives, and looks for those that do not."""
-    while True:
-        await asyncio.sleep(runtime.membership.pause)
-        try:
-            if await runtime.membership.look():
-                runtime.recovery.wake_for_all()
-                runtime.gossip.work()
-        except StorageError as error:
-            log.warning("cannot show that this process lives: %s", error)
 
 
 async def _refresh(runtime: Runtime) -> None:

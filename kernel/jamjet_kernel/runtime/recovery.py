@@ -53,6 +53,8 @@ class Recovery:
             await self.look()
 
     async def look(self) -> None:
+        if self._runtime.is_draining:
+            return
         try:
             if self._all:
                 self._all = False
@@ -106,6 +108,6 @@ class Recovery:
 
     async def timers(self, until: int) -> None:
         worker_id = self._runtime.membership.worker_id
-        while found := await self._storage.timers.claim(worker_id, until, PORTION):
+        while not self._runtime.is_draining and (found := await self._storage.timers.claim(worker_id, until, PORTION)):
             for timer in found:
                 self._runtime.set_timer(timer)

@@ -67,6 +67,8 @@ from .identity import Identity
 from .journal import Entry, Journal, Void
 from .live import Live, LiveExecutions, head_of, replay
 from .membership import Membership
+from .patience import Patience
+from .readiness import Readiness
 from .recovery import Recovery
 from .refusals import Refusals
 from .tenants import Tenants, Terms
@@ -131,6 +133,7 @@ class Runtime:
         )
         self.ready = False
         self.is_draining = False
+        self.patience = Patience()
         self.encode_view: Callable[[View], bytes] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._env = {name: os.environ[name] for name in settings.env_names if name in os.environ}
@@ -158,9 +161,23 @@ class Runtime:
         self.worker = Worker(self, executors, self._env, settings.concurrency)
         self.deliveries = Deliveries(self)
         self.recovery = Recovery(self)
-        self.gossip = Gossip(storage, self.membership, work=self.recovery.wake, moved=self._moved_elsewhere)
+        self.gossip = Gossip(
+            storage,
+            self.membership,
+            work=self.recovery.wake,
+            left=self.recovery.wake_for_all,
+            moved=self._moved_elsewhere,
+        )
+        self.readiness = Readiness(self)
 
     # Among other processes
+
+    def drain(self) -> None:
+        """It is about to stop: what is new goes to others, what runs here goes on."""
+        if not self.is_draining:
+            self.is_draining = True
+            self.worker.drain()
+            self.readiness.suspect()  # so that others see it among the workers
 
     @property
     def worker_id(self) -> str:
@@ -261,8 +278,10 @@ class Runtime:
         live.in_flight += 1
         try:
             await self.journal.write(commit, live, decision)
-        except JamJetError:
+        except JamJetError as error:
             self.lives.forget(live)
+            if isinstance(error, StorageError):
+                self.readiness.suspect()
             raise
         finally:
             live.in_flight -= 1
@@ -418,7 +437,7 @@ class Runtime:
         )
 
         async def begin(receipt: Receipt | None) -> None:
-            await self.tenants.check_start(principal.tenant_id)
+            await self.check_start(principal.tenant_id)
             await self.begin(principal.tenant_id, event, principal=principal, receipt=receipt)
 
         return await self.once(principal, once, execution_id, begin)
@@ -451,6 +470,11 @@ class Runtime:
                 self.lives.forget(live)
                 raise
 
+    async def check_start(self, tenant_id: str) -> None:
+        """Raises what speaks against one more execution."""
+        self.readiness.check_room()
+        await self.tenants.check_start(tenant_id)
+
     async def execution(self, principal: Principal, execution_id: str) -> View:
         """Raises `NotFound`."""
         live = await self._committed_live(principal, execution_id)
@@ -471,10 +495,10 @@ class Runtime:
         return live
 
     async def wait(self, principal: Principal, execution_id: str, seconds: float) -> View:
-        """The execution once it has ended, or as it is after the time. Raises `NotFound`."""
+        """The execution once it has ended, or as it is when patience is over. Raises `NotFound`."""
         live = await self._committed_live(principal, execution_id)
         try:
-            async with asyncio.timeout(seconds):
+            async with self.patience.of(seconds):
                 while not live.committed.is_terminal:
                     await live.watch()
                     live = await self.lives.get(principal.tenant_id, execution_id)
@@ -612,7 +636,7 @@ class Runtime:
         )
 
         async def begin(receipt: Receipt | None) -> None:
-            await self.tenants.check_start(principal.tenant_id)
+            await self.check_start(principal.tenant_id)
             await self.begin(principal.tenant_id, event, principal=principal, receipt=receipt)
 
         return await self.once(principal, once, new_id, begin)
@@ -659,7 +683,7 @@ class Runtime:
 
         async def record(receipt: Receipt | None) -> None:
             if isinstance(event, ev.WorkflowRetried):
-                await self.tenants.check_start(principal.tenant_id)
+                await self.check_start(principal.tenant_id)
             await self.record(principal.tenant_id, execution_id, event, principal=principal, receipt=receipt)
 
         await self.once(principal, once, execution_id, record)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -55,6 +55,7 @@ class Worker:
         self._alive: set[asyncio.Task[None]] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._backlog: deque[WorkItem] = deque()
+        self._not_begun: list[WorkItem] = []
         self._stopping = False
 
     @property
@@ -72,7 +73,10 @@ class Worker:
 
     def dispatch(self, item: WorkItem) -> None:
         run = _run_key(item)
-        if self._stopping or item.fence in self._tasks.get(run, ()):
+        if item.fence in self._tasks.get(run, ()):
+            return
+        if self._stopping:
+            self._hand_back([item])
             return
         if self.running >= self._concurrency:
             self._backlog.append(item)
@@ -94,9 +98,34 @@ class Worker:
         for task in list(self._running):
             task.cancel()
 
-    async def stop(self, grace: float) -> None:
-        """Starts nothing more, and gives what runs some seconds. The rest is left for the next start."""
+    def drain(self) -> None:
+        """Starts nothing more. What has not begun goes to others."""
         self._stopping = True
+        self._hand_back(self._backlog)
+        self._backlog.clear()
+
+    def _hand_back(self, items: Iterable[WorkItem]) -> None:
+        if self._runtime.storage.exclusive:  # it is free for the next start as soon as this process has left
+            return
+        is_under_way = bool(self._not_begun)
+        self._not_begun.extend(items)
+        if self._not_begun and not is_under_way:
+            task = asyncio.create_task(self._give_back())
+            self._alive.add(task)
+            task.add_done_callback(self._alive.discard)
+
+    async def _give_back(self) -> None:
+        items, self._not_begun = self._not_begun, []
+        try:
+            await self._runtime.storage.work.give_back(items)
+        except StorageError as error:
+            log.warning("%d nodes go to others only when this process has left: %s", len(items), error)
+        else:
+            self._runtime.gossip.work()
+
+    async def stop(self, grace: float) -> None:
+        """Gives what runs some seconds. The rest is free for others as soon as this process has left."""
+        self.drain()
         if tasks := set(self._alive):
             _, late = await asyncio.wait(tasks, timeout=grace)
             for task in late:

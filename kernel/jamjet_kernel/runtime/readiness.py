@@ -1,0 +1,114 @@
+"""Whether this process takes requests, and work that is new: by what it heard of its storage last.
+
+Nothing here costs a request anything: a beat looks at the storage now and then, and requests look at what it found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from ..errors import Overloaded, StorageError
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+log = logging.getLogger("jamjet.readiness")
+
+AGAIN = 1.0
+"""Seconds between beats while something seems to be wrong."""
+
+
+class Readiness:
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._patience = runtime.settings.stall_seconds
+        self._max_backlog = runtime.settings.max_backlog
+        self._max_unwritten = runtime.settings.max_unwritten
+        self._beat_at = asyncio.Event()
+        self._last_beat = 0.0
+        self._failure: str | None = None
+        self._is_silent = False
+        self.backlog = 0
+
+    # Asked with requests
+
+    @property
+    def problem(self) -> str | None:
+        """Why requests had better go to another process."""
+        runtime = self._runtime
+        if not runtime.ready:
+            return "it is starting, or has stopped"
+        if runtime.is_draining:
+            return "it is about to stop"
+        return self._failure
+
+    def check_storage(self) -> None:
+        """Raises `StorageError` where a request would only wait with all the others.
+
+        A storage that refuses at once is asked: so may answer some requests, and others not.
+        """
+        if self._is_silent:
+            raise StorageError(self._failure)
+
+    def check_room(self) -> None:
+        """Raises `Overloaded` where work had better not be added."""
+        journal = self._runtime.journal
+        if self.backlog > self._max_backlog:
+            raise Overloaded(f"more than {self._max_backlog} nodes wait for a worker", self._runtime.membership.pause)
+        if len(journal) >= self._max_unwritten:
+            raise Overloaded(f"{len(journal)} changes wait to be stored", AGAIN)
+        if journal.waits >= self._patience:
+            raise Overloaded(f"the database has not stored anything for {journal.waits:.0f} s", AGAIN)
+
+    # The beat
+
+    def suspect(self) -> None:
+        """Something went wrong with the storage, or nobody has looked for a while."""
+        if asyncio.get_running_loop().time() - self._last_beat >= AGAIN:
+            self._beat_at.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._pause()
+            await self._beat()
+
+    async def _pause(self) -> None:
+        pause = self._runtime.membership.pause
+        try:
+            async with asyncio.timeout(min(pause, AGAIN) if self._failure else pause):
+                await self._beat_at.wait()
+        except TimeoutError:
+            pass
+        self._beat_at.clear()
+
+    async def _beat(self) -> None:
+        """Shows that this process lives, and looks for those that do not."""
+        began = self._last_beat = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._patience):
+                is_free = await self._runtime.membership.look()
+                self.backlog = await self._runtime.storage.work.backlog(self._max_backlog + 1)
+        except StorageError as error:
+            self._failed(str(error), began)
+        except TimeoutError:
+            self._failed(f"the database did not answer within {self._patience:g} s", began)
+            self._runtime.journal.refuse_what_waits()
+        else:
+            self._succeeded()
+            if is_free:
+                self._runtime.recovery.wake_for_all()
+                self._runtime.gossip.work()
+
+    def _failed(self, failure: str, began: float) -> None:
+        if self._failure is None:
+            log.warning("not ready: %s", failure)
+        self._failure = failure
+        self._is_silent = asyncio.get_running_loop().time() - began >= AGAIN
+
+    def _succeeded(self) -> None:
+        if self._failure is not None:
+            log.warning("ready again: the database answers")
+            self._runtime.recovery.wake_for_all()
+        self._failure, self._is_silent = None, False
