@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -98,21 +98,36 @@ def test_open_event_streams_do_not_hold_the_end(jamjet: Jamjet, own: Server) -> 
     assert "rror" not in (own.folder / "server.log").read_text()
 
 
-def test_a_request_that_waits_is_turned_away_at_the_end(jamjet: Jamjet, own: Server) -> None:
+def test_a_request_that_waits_is_answered_as_things_are_at_the_end(jamjet: Jamjet, own: Server) -> None:
     execution_id = start(jamjet, "review.yaml", '{"value": 1}')
-    address = ("127.0.0.1", int(own.url.rpartition(":")[2]))
-    with socket.create_connection(address, timeout=10) as connection:
-        head = f"GET /executions/{execution_id}?wait=30 HTTP/1.1\r\nHost: localhost\r\n"
-        connection.sendall(f"{head}Authorization: Bearer {own.token}\r\n\r\n".encode())
-        httpx.get(f"{own.url}/health")  # sent later and answered, so the first one has arrived
-
+    with _sent(own, f"GET /executions/{execution_id}?wait=30 HTTP/1.1") as answer:
         code = own.stop()
-        answer = connection.makefile("rb").read().decode()
+
+        assert answer().startswith("HTTP/1.1 200 ")
+    assert code == ExitCode.OK
+    assert "Traceback" not in (own.folder / "server.log").read_text()
+
+
+def test_a_request_that_does_not_come_to_an_end_is_turned_away(own: Server) -> None:
+    with _sent(own, "POST /executions HTTP/1.1", "Content-Type: application/json", "Content-Length: 10") as answer:
+        code = own.stop()
+        answered = answer()
 
     assert code == ExitCode.OK
-    assert answer.startswith("HTTP/1.1 503 ")
-    assert '"code": "unavailable"' in answer
+    assert answered.startswith("HTTP/1.1 503 ")
+    assert '"code": "unavailable"' in answered
     assert "Traceback" not in (own.folder / "server.log").read_text()
+
+
+@contextmanager
+def _sent(server: Server, *lines: str) -> Iterator[Callable[[], str]]:
+    """A request that has arrived; what is yielded reads its answer."""
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    with socket.create_connection(address, timeout=10) as connection:
+        head = "\r\n".join([*lines, "Host: localhost", f"Authorization: Bearer {server.token}", "", ""])
+        connection.sendall(head.encode())
+        httpx.get(f"{server.url}/health")  # sent later and answered, so the first one has arrived
+        yield lambda: connection.makefile("rb").read().decode()
 
 
 def test_following_survives_a_restart(jamjet: Jamjet, own: Server) -> None:

@@ -33,7 +33,7 @@ REQUIRED = {
     "admin": "insufficient role — operator required",
 }
 # Beyond the contract's two: the document with its page, which a browser asks for without a token, and a public key.
-OPEN = ("/health", "/openapi.json", "/docs", "/.well-known/", "/audit/key")
+OPEN = ("/health", "/ready", "/openapi.json", "/docs", "/.well-known/", "/audit/key")
 
 
 def needed(method: str, path: str) -> str:

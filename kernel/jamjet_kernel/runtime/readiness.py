@@ -39,7 +39,7 @@ class Readiness:
         """Why requests had better go to another process."""
         runtime = self._runtime
         if not runtime.ready:
-            return "it is starting, or has stopped"
+            return "it is starting"
         if runtime.is_draining:
             return "it is about to stop"
         return self._failure
@@ -85,15 +85,16 @@ class Readiness:
 
     async def _beat(self) -> None:
         """Shows that this process lives, and looks for those that do not."""
-        began = self._last_beat = asyncio.get_running_loop().time()
+        self._last_beat = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._patience):
                 is_free = await self._runtime.membership.look()
                 self.backlog = await self._runtime.storage.work.backlog(self._max_backlog + 1)
         except StorageError as error:
-            self._failed(str(error), began)
+            took = asyncio.get_running_loop().time() - self._last_beat
+            self._failed(str(error), is_silent=took >= AGAIN)
         except TimeoutError:
-            self._failed(f"the database did not answer within {self._patience:g} s", began)
+            self._failed(f"the database did not answer within {self._patience:g} s", is_silent=True)
             self._runtime.journal.refuse_what_waits()
         else:
             self._succeeded()
@@ -101,11 +102,10 @@ class Readiness:
                 self._runtime.recovery.wake_for_all()
                 self._runtime.gossip.work()
 
-    def _failed(self, failure: str, began: float) -> None:
+    def _failed(self, failure: str, *, is_silent: bool) -> None:
         if self._failure is None:
             log.warning("not ready: %s", failure)
-        self._failure = failure
-        self._is_silent = asyncio.get_running_loop().time() - began >= AGAIN
+        self._failure, self._is_silent = failure, is_silent
 
     def _succeeded(self) -> None:
         if self._failure is not None:

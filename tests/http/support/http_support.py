@@ -57,7 +57,7 @@ class Client:
         if method == "HEAD":
             assert answer.content == b""
             return
-        if answer.status_code >= 400 and path != "/health":
+        if answer.status_code >= 400 and path != "/ready":
             assert content == "application/json"
             assert {"error", "code", "details"} == set(answer.json)
         operation = self._operation(method, path)

@@ -19,13 +19,15 @@ PATIENCE = 60.0
 
 
 class KilledServer:
-    """`jamjet-server` on one database and one port, life after life."""
+    """`jamjet-server` on one database and one port, life after life. `settings` are JAMJET_…, in small letters."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database_url: str | None = None, **settings: object) -> None:
         self.database = folder / "runtime.db"
         self.port = _free_port()
         self.lives = 0
-        self._log = folder / "server.log"
+        self._database_url = database_url or str(self.database)
+        self._settings = {f"JAMJET_{name.upper()}": str(value) for name, value in settings.items()}
+        self._log = folder / f"server-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -34,8 +36,8 @@ class KilledServer:
 
     def start(self) -> None:
         command = [Path(sys.executable).parent / "jamjet-server", "--port", str(self.port)]
-        environment = {**os.environ, "DATABASE_URL": str(self.database), "JAMJET_AUTH": "off"}
-        environment["PYTHONPATH"] = str(SUPPORT)
+        environment = {**os.environ, "DATABASE_URL": self._database_url, "JAMJET_AUTH": "off"}
+        environment |= {"JAMJET_HOME": str(self._log.parent), "PYTHONPATH": str(SUPPORT), **self._settings}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self.lives += 1
@@ -47,15 +49,31 @@ class KilledServer:
     def stop(self) -> int:
         return self._end(signal.SIGTERM)
 
+    def signal(self, number: int) -> None:
+        """Told, and not waited for."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """The exit code, once it has ended."""
+        assert self._process is not None
+        code = self._process.wait(timeout=30)
+        self._process = None
+        return code
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def log(self) -> str:
         return self._log.read_text()
 
     def _end(self, number: int) -> int:
         if self._process is None:
             return 0
-        process, self._process = self._process, None
-        process.send_signal(number)
-        return process.wait(timeout=30)
+        self.signal(number)
+        return self.wait()
 
 
 class Client:

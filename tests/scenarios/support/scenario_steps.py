@@ -55,3 +55,18 @@ async def third_time_lucky(context: NodeContext) -> dict[str, int]:
     if context.attempt < 3:
         raise NodeFailed(f"attempt {context.attempt} fails", error_class="io_error")
     return {"attempt": context.attempt}
+
+
+async def nap(seconds: float, marker: str) -> dict[str, int]:
+    """Says by the marker that it has begun."""
+    with open(marker, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    await asyncio.sleep(seconds)
+    return {"pid": os.getpid()}
+
+
+def nap_in_thread(seconds: float, marker: str) -> dict[str, int]:
+    with open(marker, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(seconds)
+    return {"pid": os.getpid()}
