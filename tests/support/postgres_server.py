@@ -69,12 +69,16 @@ class PostgresServer:
         """As the kernel would where memory is short: all of it, at once."""
         pid = self._installation.get_pid()
         assert pid is not None
+        os.kill(pid, signal.SIGSTOP)  # no more children
         children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
         for each in (pid, *map(int, children.split())):
             try:
                 os.kill(each, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        # Until its parent has taken notice, a dead process passes for one that runs, and keeps the next from starting.
+        for lock in (self.data / "postmaster.pid", self.socket.with_name(f"{self.socket.name}.lock")):
+            lock.unlink()
 
     @property
     def socket(self) -> Path:
