@@ -94,7 +94,7 @@ class WorkItem:
 
     `fence` grows whenever it passes from hand to hand, so it tells a late holder from the present one. `losses` counts
     the holders that died with it. Of the items with one `concurrency_key` of a tenant at most `concurrency_limit` are
-    leased at a time.
+    leased at a time; where they differ in it, the limit of the one that was enqueued last counts.
     """
 
     execution_id: str
@@ -195,9 +195,9 @@ class Commit:
     `expected` is the sequence before it; 0 creates the execution. Raises `SequenceConflict` when the
     stored sequence is another one, `KeyTaken` when the receipt's key is there already, `LimitReached` when the tenant
     would have more than `max_open` executions that have not ended, `LeaseLost` when the work item that `lease` names is
-    gone or has another fence. `settle` names runs whose work items end, the leased one among them; `answered` nodes
-    whose approvals do; `buried` runs that failed for good, `raised` those that are run again. Within a commit,
-    deletions come before insertions.
+    gone or has another fence. `settle` names runs whose work items end, the leased one among them; `freed` the
+    concurrency keys of those that have one; `answered` nodes whose approvals end; `buried` runs that failed for good,
+    `raised` those that are run again. Within a commit, deletions come before insertions.
     """
 
     tenant_id: str
@@ -206,6 +206,7 @@ class Commit:
     events: Sequence[Recorded]
     enqueue: Sequence[WorkItem] = ()
     settle: Sequence[str] = ()
+    freed: Sequence[str] = ()
     lease: Lease | None = None
     set_timers: Sequence[Timer] = ()
     cancel_timers: Sequence[str] = ()
@@ -396,8 +397,8 @@ class Work(Protocol):
         """
         ...
 
-    async def next_due(self, queue: str) -> int | None:
-        """When the next item that nobody holds becomes due; the past when one is."""
+    async def next_due(self, queue: str, now: int) -> int | None:
+        """The next time after `now` at which one more item that nobody holds is due."""
         ...
 
     async def backlog(self, limit: int) -> int:

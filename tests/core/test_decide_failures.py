@@ -32,7 +32,7 @@ def test_a_failed_attempt_is_made_again_after_the_delay() -> None:
     it = trying(initial_delay="2s").fail("a")
 
     assert it.last == ["NodeFailed a", "RetryScheduled a"]
-    assert it.decisions[-1].commands == (SettleWork("a"), EnqueueWork("a", 2, it.at + 2_000, "general"))
+    assert it.decisions[-1].commands == (SettleWork("a", "general"), EnqueueWork("a", 2, it.at + 2_000, "general"))
     assert it.status == "running"
 
 

@@ -17,7 +17,7 @@ from .source import Written
 Tree = dict[str, Any]
 """A part of the IR whose values may be `Written`."""
 
-COMMON = ("description", "labels", "policy", "output_key", "input_mapping", "on_error", "queue")
+COMMON = ("description", "labels", "policy", "output_key", "input_mapping", "on_error", "queue", "concurrency")
 WORDS = frozenset(
     {*COMMON, "id", "type", "next", "retry", "retry_policy", "timeout", "node_timeout_secs", "input", "fallback"}
 )

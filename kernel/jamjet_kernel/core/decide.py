@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -49,11 +50,14 @@ class EnqueueWork:
     attempt: int
     available_at: int
     queue: str
+    concurrency: ev.Concurrency | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SettleWork:
     run_id: str
+    queue: str
+    concurrency: ev.Concurrency | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,9 @@ themselves."""
 LONGEST = 10 * 366 * 86_400
 """Seconds that anything waits at most."""
 
+LONGEST_KEY = 255
+_UNFIT_FOR_A_KEY = re.compile(r"[\x00-\x1f\x7f]")
+
 ENV_MARK = "\ue000env:"
 """Templates do not see the value of a variable, which is a secret often: it is put in when the node runs."""
 
@@ -242,7 +249,7 @@ class _Turn:
                 if not self.progress.held:
                     raise InvalidTransition("the execution goes on by now")
                 self.emit(event)
-                self.commands.append(SettleWork(run_id))
+                self._settle(run_id)
             case ev.NodeStarted() | ev.NodeProgressed() | ev.ChildWorkflowPaused() | ev.ChildWorkflowResumed():
                 self.emit(event)
             case ev.WorkflowStarted():
@@ -607,8 +614,11 @@ class _Turn:
                 return self._start_child(run_id, node, node.config)
             given = self._input(run_id, node)
             config = self._render(node, "config", run_id) if "config" in node.templates else None
+            concurrency = self._concurrency(run_id, node)
             if self._may_run(run_id, node, config):
-                self.emit(ev.NodeScheduled(at=self.at, node_id=run_id, input=given, config=config))
+                self.emit(
+                    ev.NodeScheduled(at=self.at, node_id=run_id, input=given, config=config, concurrency=concurrency)
+                )
                 self._enqueue(run_id, 1, self.at)
         except (_Broken, ExpressionError) as error:
             self._fail(run_id, ev.Failure(str(error)))
@@ -616,6 +626,13 @@ class _Turn:
 
     def _input(self, run_id: str, node: Node) -> Any:
         return self._render(node, "input", run_id) if "input" in node.templates else msgspec.UNSET
+
+    def _concurrency(self, run_id: str, node: Node) -> ev.Concurrency | None:
+        """None: it shares no key with anything. An empty key is none."""
+        if node.at_once is None:
+            return None
+        key = _key_text(self._render(node, "concurrency", run_id))
+        return ev.Concurrency(key, node.at_once) if key else None
 
     def _render(self, node: Node, name: str, run_id: str) -> Any:
         template = node.templates[name]
@@ -784,12 +801,18 @@ class _Turn:
             self.commands.append(SetTimer(timer_id, fire_at))
 
     def _requeue(self, run_id: str, attempt: int, until: int) -> None:
-        self.commands.append(SettleWork(run_id))
+        self._settle(run_id)
         self._enqueue(run_id, attempt, until)
 
     def _enqueue(self, run_id: str, attempt: int, until: int) -> None:
-        queue = self.graph.worker_node(run_id).queue or "general"
-        self.commands.append(EnqueueWork(run_id, attempt, until, queue))
+        concurrency = self.progress.run(run_id).concurrency
+        self.commands.append(EnqueueWork(run_id, attempt, until, self._queue(run_id), concurrency))
+
+    def _settle(self, run_id: str) -> None:
+        self.commands.append(SettleWork(run_id, self._queue(run_id), self.progress.run(run_id).concurrency))
+
+    def _queue(self, run_id: str) -> str:
+        return self.graph.worker_node(run_id).queue or "general"
 
     # Ending a node
 
@@ -972,7 +995,7 @@ class _Turn:
         """Withdraws what was arranged for the run."""
         run = self.progress.run(run_id)
         if run.status is RunStatus.SCHEDULED and run_id not in self.progress.left:
-            self.commands.append(SettleWork(run_id))
+            self._settle(run_id)
         if run.approval is not None:
             self.commands.append(CloseApproval(run_id))
         if run.child_execution_id is not None:
@@ -1100,6 +1123,16 @@ def _configured(node: Node, config: dict[str, Any] | None) -> BaseModel | None:
         return node.rendered(config)
     except ValidationError:
         return None  # the worker will say what is wrong
+
+
+def _key_text(value: Any) -> str:
+    """A concurrency key, as every database can store and index it."""
+    if not isinstance(value, str | int | float | None):
+        raise _Broken(f"concurrency.key is a text or a number, not {type(value).__name__}")
+    key = "" if value is None else str(value)
+    if len(key) > LONGEST_KEY or _UNFIT_FOR_A_KEY.search(key):
+        raise _Broken(f"concurrency.key: {key[:40]!r} is no text of at most {LONGEST_KEY} printable characters")
+    return key
 
 
 def _tool_of(configured: BaseModel | None) -> str | None:

@@ -41,6 +41,13 @@ class Parent(msgspec.Struct, frozen=True):
     depth: int = 1
 
 
+class Concurrency(msgspec.Struct, frozen=True):
+    """Of a tenant's work with this key at most `limit` pieces are done at a time."""
+
+    key: str
+    limit: int
+
+
 class Origin(msgspec.Struct, frozen=True):
     """The execution and sequence that a fork was taken from."""
 
@@ -67,6 +74,8 @@ class WorkflowStarted(Base, frozen=True, kw_only=True):
     progress: dict[str, Any] | None = None
     rerun: tuple[str, ...] = ()
     actor: str | None = None
+    #: Of its work, and of its children's: the higher is done first.
+    priority: int = 0
 
 
 class WorkflowCompleted(Base, frozen=True, kw_only=True):
@@ -113,6 +122,7 @@ class NodeScheduled(Base, frozen=True, kw_only=True):
     attempt: int = 1
     input: Any = msgspec.UNSET
     config: dict[str, Any] | None = None
+    concurrency: Concurrency | None = None
 
 
 class NodeStarted(Base, frozen=True, kw_only=True):

@@ -85,6 +85,7 @@ class Commits:
             ],
             enqueue=rows.enqueue,
             settle=rows.settle,
+            freed=rows.freed,
             lease=lease if _FENCED else None,
             set_timers=rows.timers,
             cancel_timers=rows.cancelled,
@@ -110,15 +111,13 @@ class Commits:
         """A later command takes back an earlier one of the same name: deletions come first in a commit."""
         tenant_id, execution_id = live.tenant_id, live.execution_id
         match command:
-            case EnqueueWork(run_id, attempt, available_at, queue):
-                fence = progress.sequence << FENCES
-                holder = self._holder(rows, queue)
-                rows.enqueue.append(
-                    WorkItem(execution_id, run_id, attempt, queue, available_at, tenant_id, 0, holder, fence)
-                )
-            case SettleWork(run_id):
+            case EnqueueWork():
+                rows.enqueue.append(self._item(rows, live, progress, command))
+            case SettleWork(run_id, _, concurrency):
                 rows.enqueue[:] = [item for item in rows.enqueue if item.run_id != run_id]
                 rows.settle.append(run_id)
+                if concurrency is not None:
+                    rows.freed.append(concurrency.key)
             case SetTimer(timer_id, fire_at):
                 holder = self._placement.worker_id if fire_at <= self._world.now() + HORIZON else None
                 node_id = timer_node(timer_id) or None
@@ -132,14 +131,33 @@ class Commits:
                 rows.ask[:] = [approval for approval in rows.ask if approval.node_id != node_id]
                 rows.answered.append(node_id)
             case StartChild() | CancelChild() | TellChild() | TellParent():
-                rows.send.append(self._delivery(tenant_id, execution_id, command))
+                rows.send.append(self._delivery(tenant_id, progress, command))
+
+    def _item(self, rows: _Rows, live: Live, progress: Progress, command: EnqueueWork) -> WorkItem:
+        limited = command.concurrency
+        return WorkItem(
+            execution_id=live.execution_id,
+            run_id=command.run_id,
+            attempt=command.attempt,
+            queue=command.queue,
+            available_at=command.available_at,
+            tenant_id=live.tenant_id,
+            priority=progress.priority,
+            # How much of a key is at work tells only the storage.
+            lease_owner=self._holder(rows, command.queue) if limited is None else None,
+            fence=progress.sequence << FENCES,
+            concurrency_key=limited.key if limited else None,
+            concurrency_limit=limited.limit if limited else None,
+        )
 
     def _holder(self, rows: _Rows, queue: str) -> str | None:
-        taken = sum(item.lease_owner is not None for item in rows.enqueue)
-        return self._placement.worker_id if taken < self._placement.room(queue) else None
+        if rows.leased >= self._placement.room(queue):
+            return None
+        rows.leased += 1
+        return self._placement.worker_id
 
     def _delivery(
-        self, tenant_id: str, execution_id: str, command: StartChild | CancelChild | TellChild | TellParent
+        self, tenant_id: str, progress: Progress, command: StartChild | CancelChild | TellChild | TellParent
     ) -> Delivery:
         event: ev.Event
         match command:
@@ -152,9 +170,11 @@ class Commits:
                     workflow_version=started.workflow_version or "",
                     input=started.input,
                     parent=parent,
+                    priority=progress.priority,
                 )
             case CancelChild(target):
-                event = ev.WorkflowCancelled(at=0, reason=f"its parent {execution_id} does not wait for it any more")
+                reason = f"its parent {progress.execution_id} does not wait for it any more"
+                event = ev.WorkflowCancelled(at=0, reason=reason)
             case TellChild(target, event):
                 pass
             case TellParent(parent, news):
@@ -164,10 +184,12 @@ class Commits:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Rows:
     enqueue: list[WorkItem] = field(default_factory=list)
+    leased: int = 0
     settle: list[str] = field(default_factory=list)
+    freed: list[str] = field(default_factory=list)
     timers: list[Timer] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     ask: list[OpenApproval] = field(default_factory=list)
