@@ -96,7 +96,7 @@ class Recovery:
         return None
 
     async def _wake_when_due(self, queue: str, now: int) -> None:
-        due = await self._storage.work.next_due(queue) if self._storage.exclusive else None
+        due = await self._storage.work.next_due(queue, now) if self._storage.exclusive else None
         if due is not None and due > now:
             self._runtime.alarms.set(("queue", queue), due, self.wake)
 

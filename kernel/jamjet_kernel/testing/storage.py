@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -71,6 +72,14 @@ def log(execution_id: str, first: int, last: int) -> list[Recorded]:
 
 def item(run_id: str = "search", execution_id: str = "e1", **changes: Any) -> WorkItem:
     return replace(WorkItem(execution_id, run_id, 1, "default", NOON, tenant_id=TENANT), **changes)
+
+
+def keyed(run_id: str, execution_id: str = "e1", key: str = "bob", limit: int = 1, **changes: Any) -> WorkItem:
+    return item(run_id, execution_id, concurrency_key=key, concurrency_limit=limit, **changes)
+
+
+def runs(items: Sequence[WorkItem]) -> list[str]:
+    return sorted(found.run_id for found in items)
 
 
 def timer(timer_id: str = "t1", fire_at: int = NOON, execution_id: str = "e1") -> Timer:
@@ -513,8 +522,9 @@ class LeasesContract:
         assert [found.run_id for found in claimed] == ["urgent", "old"]
         assert [(found.lease_owner, found.fence) for found in claimed] == [("w1", 1), ("w1", 1)]
         assert [found.run_id for found in rest] == ["young"]
-        assert await storage.work.next_due("default") == NOON + 1
-        assert await storage.work.next_due("nothing") is None
+        assert await storage.work.next_due("default", NOON) == NOON + 1
+        assert await storage.work.next_due("default", NOON + 1) is None
+        assert await storage.work.next_due("nothing", NOON) is None
         assert await storage.work.backlog(10) == 2
 
     async def test_of_one_tenant_only_its_own_is_claimed(self, storage: Storage) -> None:
@@ -544,16 +554,137 @@ class LeasesContract:
         assert await storage.work.claim("w1", "default", NOON, 1, queue_limit=3) == []
 
     async def test_a_concurrency_key_has_no_more_items_at_work_than_its_limit(self, storage: Storage) -> None:
-        keyed = [item(f"n{n}", concurrency_key="customer-7", concurrency_limit=2) for n in range(5)]
-        await store(storage, commit(enqueue=[*keyed, item("free")]))
+        work = [keyed(f"n{n}", key="customer-7", limit=2) for n in range(5)]
+        await store(storage, commit(enqueue=[*work, item("free")]))
 
         claims = await asyncio.gather(*(storage.work.claim(f"w{n}", "default", NOON, 10) for n in range(4)))
 
         claimed = [found for batch in claims for found in batch]
         assert sorted(found.concurrency_key or "" for found in claimed) == ["", "customer-7", "customer-7"]
         done = next(found for found in claimed if found.concurrency_key)
-        await store(storage, settled(done))
+        await store(storage, replace(settled(done), freed=["customer-7"]))
         assert len(await storage.work.claim("w9", "default", NOON, 10)) == 1
+
+    async def test_what_waits_for_its_key_is_in_nobodys_way(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[keyed(f"n{n}", priority=1) for n in range(60)]), commit("e2"))
+        (held,) = await storage.work.claim("w1", "default", NOON, 10)
+        await store(storage, commit("e2", expected=1, enqueue=[item("free", "e2"), keyed("other", "e2", "ada")]))
+
+        claimed = await storage.work.claim("w1", "default", NOON, 2)
+
+        assert (held.concurrency_key, runs(claimed)) == ("bob", ["free", "other"])
+        assert await storage.work.claim("w1", "default", NOON, 10) == []
+        assert await storage.work.backlog(1000) == 59
+
+    async def test_of_each_key_as_much_is_claimed_as_there_is_room_for(self, storage: Storage) -> None:
+        work = [keyed(f"{key}{n}", key=key, limit=limit) for key, limit in (("a", 1), ("b", 3)) for n in range(5)]
+        await store(storage, commit(enqueue=work))
+
+        claimed = await storage.work.claim("w1", "default", NOON, 10)
+
+        assert runs(claimed) == ["a0", "b0", "b1", "b2"]
+
+    async def test_with_a_key_or_without_the_most_urgent_is_claimed_first(self, storage: Storage) -> None:
+        work = [
+            item("plain", available_at=NOON - 2),
+            item("urgent plain", priority=1),
+            keyed("keyed", key="a", available_at=NOON - 1),
+            keyed("urgent keyed", key="b", priority=2),
+            keyed("last", key="c"),
+        ]
+        await store(storage, commit(enqueue=work))
+
+        claims = [await storage.work.claim("w1", "default", NOON, 2) for _ in range(3)]
+
+        assert [[found.run_id for found in claimed] for claimed in claims] == [
+            ["urgent keyed", "urgent plain"],
+            ["plain", "keyed"],
+            ["last"],
+        ]
+
+    async def test_of_one_key_the_most_urgent_is_claimed_first(self, storage: Storage) -> None:
+        work = [keyed("young"), keyed("old", available_at=NOON - 9), keyed("later", priority=9, available_at=NOON + 9)]
+        await store(storage, commit(enqueue=work))
+        claimed = await storage.work.claim("w1", "default", NOON, 1)
+        await store(storage, commit(expected=1, enqueue=[keyed("urgent", priority=5)]))
+        for sequence, now in enumerate((NOON, NOON, NOON + 9), 2):
+            done = commit(expected=sequence, settle=[claimed[-1].run_id], freed=["bob"])
+            await store(storage, done)
+            claimed += await storage.work.claim("w1", "default", now, 1)
+
+        assert [found.run_id for found in claimed] == ["old", "urgent", "young", "later"]
+
+    async def test_a_key_counts_in_all_queues_of_its_tenant(self, storage: Storage) -> None:
+        await store(
+            storage, commit(enqueue=[keyed("a", limit=2), keyed("b", limit=2), keyed("c", queue="gpu", limit=2)])
+        )
+        await store(storage, commit(tenant_id="rival", enqueue=[keyed("theirs", tenant_id="rival")]))
+
+        claimed = await storage.work.claim("w1", "default", NOON, 10)
+
+        assert runs(claimed) == ["a", "b", "theirs"]
+        assert await storage.work.claim("w1", "gpu", NOON, 10) == []
+        await store(storage, commit(expected=1, settle=["a"], freed=["bob"]))
+        assert runs(await storage.work.claim("w1", "gpu", NOON, 10)) == ["c"]
+        await store(storage, commit(expected=2, settle=["c"], freed=["bob"], enqueue=[keyed("d", limit=2)]))
+        assert runs(await storage.work.claim("w1", "default", NOON, 10)) == ["d"]
+
+    async def test_what_waits_to_be_tried_again_leaves_its_place_to_others(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[keyed("a"), keyed("b", available_at=NOON + 5)]))
+        (first,) = await storage.work.claim("w1", "default", NOON, 10)
+        again = replace(first, lease_owner=None, attempt=2, available_at=NOON + 7)
+
+        await store(storage, commit(expected=1, settle=["a"], freed=["bob"], enqueue=[again]))
+
+        assert await storage.work.claim("w1", "default", NOON, 10) == []
+        assert await storage.work.next_due("default", NOON) == NOON + 5
+        assert runs(await storage.work.claim("w1", "default", NOON + 7, 10)) == ["b"]
+        await store(storage, commit(expected=2, settle=["b"], freed=["bob"]))
+        assert runs(await storage.work.claim("w1", "default", NOON + 7, 10)) == ["a"]
+
+    async def test_a_key_has_room_again_when_its_work_is_given_back_or_its_holder_dies(self, storage: Storage) -> None:
+        await storage.workers.join(worker("w1"), 60_000)
+        await store(storage, commit(enqueue=[keyed("a"), keyed("b")]))
+        held = await storage.work.claim("w1", "default", NOON, 10)
+
+        await storage.work.give_back(held)
+        held += await storage.work.claim("w1", "default", NOON, 10)
+        await storage.workers.leave(worker("w1"))
+        held += await storage.work.claim("r1", "default", NOON, 10, lease_ms=1)
+        await asyncio.sleep(0.01)
+        await storage.workers.bury()
+        held += await storage.work.claim("w2", "default", NOON, 10)
+        await storage.workers.join(worker("w3"), 60_000)
+        held += await storage.work.claim("w3", "default", NOON, 10)
+
+        assert len(held) == 5
+        assert {found.concurrency_key for found in held} == {"bob"}
+
+    async def test_many_claim_and_settle_and_no_key_has_too_many_at_work(self, storage: Storage) -> None:
+        limits = {"a": 1, "b": 2, "c": 3}
+        for n in range(45):
+            key = "abc"[n % 3]
+            await store(storage, commit(f"e{n}", enqueue=[keyed("run", f"e{n}", key, limits[key], priority=n % 2)]))
+        at_work: Counter[str] = Counter()
+        done: list[str] = []
+
+        async def work(name: str) -> None:
+            while len(done) < 45:
+                held = await storage.work.claim(name, "default", NOON, 2)
+                at_work.update(found.concurrency_key or "" for found in held)
+                assert all(at_work[key] <= limit for key, limit in limits.items())
+                await asyncio.sleep(0.001)
+                for found in held:
+                    at_work[found.concurrency_key or ""] -= 1
+                    end = commit(found.execution_id, 1, lease=Lease("run", found.fence), settle=["run"])
+                    await store(storage, replace(end, freed=[found.concurrency_key or ""]))
+                    done.append(found.execution_id)
+
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(work(f"w{n}") for n in range(6)))
+
+        assert len(set(done)) == 45
+        assert await storage.work.pending() == []
 
     async def test_a_result_is_taken_from_who_holds_the_work(self, storage: Storage) -> None:
         await store(storage, commit(enqueue=[item(lease_owner="w1", fence=7), item("other")]))

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from jamjet_kernel import Commit, Conflict, JamJetError, LeaseLost, LimitReached, SequenceConflict
 
-from . import approvals, audit, dead_letters, executions, receipts, tenants, timers, work
+from . import approvals, audit, concurrency, dead_letters, executions, receipts, tenants, timers, work
 from .bulk import Bulk, Row
 from .transactions import database_errors
 from .wire import Answer, Request, wire_of
@@ -161,6 +161,7 @@ def _steps(commits: Sequence[Commit]) -> Iterator[Step]:
     yield from _changes(work.DELIVERED, work.SEND, work.changed_deliveries(commits))
     yield from _changes(dead_letters.RAISE, dead_letters.BURY, dead_letters.changed(commits))
     yield Step(tenants.SPEND, tenants.consumed(commits))
+    yield from (Step(*request) for request in concurrency.changes(*concurrency.told_by(commits)))
 
 
 def _executions(commits: Sequence[Commit]) -> Iterator[Step]:

@@ -7,7 +7,19 @@ a BigInteger; the log is append-only and the work table narrow.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
 
 SCHEMA_VERSION = 3
 """Stored by the driver; a database with a higher one was made by a newer runtime."""
@@ -83,19 +95,47 @@ work_items = Table(
     Column("losses", Integer, nullable=False, server_default="0"),
     Column("concurrency_key", Text),
     Column("concurrency_limit", Integer),
+    # 1: it was claimed under a limit of its queue.
+    Column("counts", Integer, nullable=False, server_default="0"),
     sqlite_with_rowid=False,
 )
-_c = work_items.c
-_free, _remote, _keyed = _c.lease_owner.is_(None), _c.lease_expires_at.isnot(None), _c.concurrency_key.isnot(None)
-# In the order of a claim. What is written already leased, as most work is, never enters the first two.
-_by_urgency = (_c.queue, _c.priority.desc(), _c.available_at)
-Index("work_items_to_claim", *_by_urgency, postgresql_where=_free, sqlite_where=_free)
-Index("work_items_to_claim_by_tenant", _c.tenant_id, *_by_urgency, postgresql_where=_free, sqlite_where=_free)
-Index("work_items_by_lease", _c.lease_expires_at, postgresql_where=_remote, sqlite_where=_remote)
-Index("work_items_by_key", _c.tenant_id, _c.concurrency_key, postgresql_where=_keyed, sqlite_where=_keyed)
 
-# Rows to lock while what is leased is counted: `name` is a queue or a concurrency key.
-concurrency = Table("concurrency", metadata, _key("tenant_id"), _key("name"), sqlite_with_rowid=False)
+
+def _index(name: str, *columns: ColumnElement[Any], where: ColumnElement[bool]) -> Index:
+    return Index(name, *columns, postgresql_where=where, sqlite_where=where)
+
+
+_c = work_items.c
+_free, _keyless = _c.lease_owner.is_(None), _c.concurrency_key.is_(None)
+_leased, _keyed = _c.lease_owner.isnot(None), _c.concurrency_key.isnot(None)
+# In the order of a claim. What is written already leased, as most work is, enters none of these: and what has a
+# concurrency key only the third, so that the items of a key with no room stand in nobody's way.
+_by_urgency = (_c.queue, _c.priority.desc(), _c.available_at)
+_index("work_items_to_claim", *_by_urgency, where=_free & _keyless)
+_index("work_items_to_claim_by_tenant", _c.tenant_id, *_by_urgency, where=_free & _keyless)
+_index("work_items_to_claim_by_key", _c.tenant_id, _c.concurrency_key, *_by_urgency, where=_free & _keyed)
+_index("work_items_by_lease", _c.lease_expires_at, where=_c.lease_expires_at.isnot(None))
+_index("work_items_at_work_by_key", _c.tenant_id, _c.concurrency_key, where=_leased & _keyed)
+_index("work_items_at_work_by_queue", _c.queue, where=_leased & (_c.counts > 0))
+
+# See concurrency.py.
+concurrency = Table(
+    "concurrency",
+    metadata,
+    _key("tenant_id"),
+    _key("key"),
+    _key("queue"),
+    # Of the first that waits, or higher.
+    Column("priority", Integer, nullable=False),
+    Column("at_once", Integer, nullable=False),
+    # When to look whether an item can be leased; NULL: not before one that is at work ends.
+    Column("open_at", BigInteger),
+    sqlite_with_rowid=False,
+)
+_c = concurrency.c
+_by_urgency = (_c.queue, _c.priority.desc(), _c.open_at)
+_index("concurrency_to_claim", *_by_urgency, where=_c.open_at.isnot(None))
+_index("concurrency_to_claim_by_tenant", _c.tenant_id, *_by_urgency, where=_c.open_at.isnot(None))
 
 dead_letters = Table(
     "dead_letters",
@@ -156,8 +196,7 @@ timers = Table(
     Column("lease_owner", Text),
     sqlite_with_rowid=False,
 )
-_free = timers.c.lease_owner.is_(None)
-Index("timers_to_claim", timers.c.fire_at, postgresql_where=_free, sqlite_where=_free)
+_index("timers_to_claim", timers.c.fire_at, where=timers.c.lease_owner.is_(None))
 
 deliveries = Table(
     "deliveries",
@@ -168,8 +207,7 @@ deliveries = Table(
     Column("body", LargeBinary, nullable=False),
     Column("lease_owner", Text),
 )
-_free = deliveries.c.lease_owner.is_(None)
-Index("deliveries_to_claim", deliveries.c.delivery_id, postgresql_where=_free, sqlite_where=_free)
+_index("deliveries_to_claim", deliveries.c.delivery_id, where=deliveries.c.lease_owner.is_(None))
 
 receipts = Table(
     "receipts",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import Connection, ScalarSelect, select, tuple_, update
+from sqlalchemy import Connection, ScalarSelect, select, update
 
 from jamjet_kernel import Commit, Timer
 
 from . import schema
-from .bulk import Row, delete_keys, net, upsert
+from .bulk import Row, delete_keys, lease, net, upsert
 from .transactions import Transactions
 
 _timers = schema.timers
@@ -29,16 +28,12 @@ class SqlTimers:
 def claim(tx: Connection, worker_id: str, before: int, limit: int) -> list[Timer]:
     c = _timers.c
     free = select(*_timers.primary_key).where(c.lease_owner.is_(None), c.fire_at <= before)
-    rows = [tuple(row) for row in tx.execute(free.order_by(c.fire_at).limit(limit).with_for_update(skip_locked=True))]
-    if not rows:
-        return []
-    taken = update(_timers).where(tuple_(*_timers.primary_key).in_(rows)).values(lease_owner=worker_id)
-    claimed = [_timer(row) for row in tx.execute(taken.returning(_timers))]
+    rows = tx.execute(free.order_by(c.fire_at).limit(limit).with_for_update(skip_locked=True))
+    claimed = [Timer(*row) for row in _LEASE.fetch(tx, [(*row, worker_id) for row in rows])]
     return sorted(claimed, key=lambda timer: timer.fire_at)
 
 
-def _timer(row: Any) -> Timer:
-    return Timer(row.execution_id, row.timer_id, row.fire_at, row.node_id, row.tenant_id, row.lease_owner)
+_LEASE = lease(_timers, [_timers.c[name] for name in Timer.__dataclass_fields__])
 
 
 def free_of(tx: Connection, process: str) -> None:

@@ -15,7 +15,17 @@ def upgrade() -> None:
     _add_columns()
     _free_all()
     _index_claims()
-    op.create_table("concurrency", _key("tenant_id"), _key("name"), sqlite_with_rowid=False)
+    op.create_table(
+        "concurrency",
+        _key("tenant_id"),
+        _key("key"),
+        _key("queue"),
+        Column("priority", Integer, nullable=False),
+        Column("at_once", Integer, nullable=False),
+        Column("open_at", BigInteger),
+        sqlite_with_rowid=False,
+    )
+    _index_keys()
     op.create_table(
         "dead_letters",
         _key("tenant_id"),
@@ -50,6 +60,7 @@ def _add_columns() -> None:
     op.add_column("work_items", Column("losses", Integer, nullable=False, server_default="0"))
     op.add_column("work_items", Column("concurrency_key", Text))
     op.add_column("work_items", Column("concurrency_limit", Integer))
+    op.add_column("work_items", Column("counts", Integer, nullable=False, server_default="0"))
     op.add_column("timers", Column("lease_owner", Text))
     op.add_column("deliveries", Column("lease_owner", Text))
 
@@ -61,14 +72,25 @@ def _free_all() -> None:
 
 def _index_claims() -> None:
     urgency = ["queue", text("priority DESC"), "available_at"]
-    _index("work_items_to_claim", "work_items", urgency, "lease_owner IS NULL")
-    _index("work_items_to_claim_by_tenant", "work_items", ["tenant_id", *urgency], "lease_owner IS NULL")
+    free = "lease_owner IS NULL AND concurrency_key IS NULL"
+    _index("work_items_to_claim", "work_items", urgency, free)
+    _index("work_items_to_claim_by_tenant", "work_items", ["tenant_id", *urgency], free)
+    key, free = ["tenant_id", "concurrency_key"], "lease_owner IS NULL AND concurrency_key IS NOT NULL"
+    _index("work_items_to_claim_by_key", "work_items", [*key, *urgency], free)
     _index("work_items_by_lease", "work_items", ["lease_expires_at"], "lease_expires_at IS NOT NULL")
-    _index("work_items_by_key", "work_items", ["tenant_id", "concurrency_key"], "concurrency_key IS NOT NULL")
+    leased = "lease_owner IS NOT NULL AND"
+    _index("work_items_at_work_by_key", "work_items", key, f"{leased} concurrency_key IS NOT NULL")
+    _index("work_items_at_work_by_queue", "work_items", ["queue"], f"{leased} counts > 0")
     op.drop_index("timers_by_time", "timers")
     _index("timers_to_claim", "timers", ["fire_at"], "lease_owner IS NULL")
     op.drop_index("deliveries_by_id", "deliveries")
     _index("deliveries_to_claim", "deliveries", ["delivery_id"], "lease_owner IS NULL")
+
+
+def _index_keys() -> None:
+    urgency = ["queue", text("priority DESC"), "open_at"]
+    _index("concurrency_to_claim", "concurrency", urgency, "open_at IS NOT NULL")
+    _index("concurrency_to_claim_by_tenant", "concurrency", ["tenant_id", *urgency], "open_at IS NOT NULL")
 
 
 def _index(name: str, table: str, columns: list[Any], where: str) -> None:
