@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import TYPE_CHECKING
 
 from ..errors import StorageError
@@ -32,6 +33,7 @@ class Recovery:
         self._wake = asyncio.Event()
         self._all = True
         self._work_is_left = False
+        self._queues = deque(self._settings.queues)
 
     def wake(self) -> None:
         """There may be work that nobody holds."""
@@ -78,8 +80,10 @@ class Recovery:
 
     async def _work(self) -> None:
         self._work_is_left = False
-        for queue in self._settings.queues:
+        for queue in self._queues:
             await self._claim(queue)
+        # Whoever was first may have left no room for the others.
+        self._queues.rotate(-1)
 
     async def _claim(self, queue: str) -> None:
         """As much as there is room for."""
@@ -96,8 +100,8 @@ class Recovery:
         return None
 
     async def _wake_when_due(self, queue: str, now: int) -> None:
-        due = await self._storage.work.next_due(queue, now) if self._storage.exclusive else None
-        if due is not None and due > now:
+        due = await self._storage.work.next_due(queue, now)
+        if due is not None:
             self._runtime.alarms.set(("queue", queue), due, self.wake)
 
     async def _deliveries(self) -> None:

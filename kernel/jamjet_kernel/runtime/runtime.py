@@ -18,9 +18,7 @@ from pluggy import PluginManager
 
 from ..core import events as ev
 from ..core import progress as core
-from ..core.decide import (
-    decide,
-)
+from ..core.decide import SettleWork, decide
 from ..core.definition import Subgraph
 from ..core.graph import Graph, parse
 from ..core.progress import Progress, Status
@@ -307,8 +305,19 @@ class Runtime:
             self.set_timer(timer)
         for delivery in commit.send:
             self.deliveries.send(delivery)
+        if any(isinstance(command, SettleWork) and self._is_limited(command) for command in entry.decision.commands):
+            self.tell_of_work()
         self.gossip.execution((live.tenant_id, live.execution_id))
         self._tell_observers(live, entry.decision.events)
+
+    def _is_limited(self, ended: SettleWork) -> bool:
+        """Something else may have waited for the place that it had."""
+        return ended.concurrency is not None or ended.queue in self.settings.queue_limits
+
+    def tell_of_work(self) -> None:
+        """There may be some that nobody holds."""
+        self.gossip.work()
+        self.recovery.wake()
 
     def _offer(self, item: WorkItem) -> None:
         """Nobody holds it: whoever serves its queue and has room."""
@@ -422,6 +431,7 @@ class Runtime:
         workflow_version: str | None,
         input: dict[str, Any],
         *,
+        priority: int = 0,
         once: Once | None = None,
     ) -> str:
         """The new execution's id. Raises `NotFound`, and `Invalid` when the input does not fit."""
@@ -434,6 +444,7 @@ class Runtime:
             workflow_version=version,
             input=input,
             actor=principal.id,
+            priority=priority,
         )
 
         async def begin(receipt: Receipt | None) -> None:
@@ -633,6 +644,7 @@ class Runtime:
             progress=progress,
             rerun=rerun,
             actor=principal.id,
+            priority=source.priority,
         )
 
         async def begin(receipt: Receipt | None) -> None:

@@ -7,8 +7,9 @@ not finished when the process died is in the storage, and is run again by whoeve
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import logging
-from collections import deque
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -42,7 +43,7 @@ Fence: TypeAlias = int
 
 
 class Worker:
-    """Runs at most `concurrency` nodes at a time; the others wait in the order in which they came."""
+    """Runs at most `concurrency` nodes at a time; of the others the most urgent is the next, then what came first."""
 
     def __init__(
         self, runtime: Runtime, executors: Mapping[str, NodeExecutor], env: Mapping[str, str], concurrency: int
@@ -54,7 +55,7 @@ class Worker:
         self._tasks: dict[RunKey, dict[Fence, asyncio.Task[None]]] = {}
         self._alive: set[asyncio.Task[None]] = set()
         self._running: set[asyncio.Task[None]] = set()
-        self._backlog: deque[WorkItem] = deque()
+        self._backlog = Backlog()
         self._not_begun: list[WorkItem] = []
         self._stopping = False
 
@@ -79,7 +80,7 @@ class Worker:
             self._hand_back([item])
             return
         if self.running >= self._concurrency:
-            self._backlog.append(item)
+            self._backlog.add(item)
             return
         task = asyncio.create_task(self._work(item))
         self._tasks.setdefault(run, {})[item.fence] = task
@@ -101,8 +102,7 @@ class Worker:
     def drain(self) -> None:
         """Starts nothing more. What has not begun goes to others."""
         self._stopping = True
-        self._hand_back(self._backlog)
-        self._backlog.clear()
+        self._hand_back(self._backlog.clear())
 
     def _hand_back(self, items: Iterable[WorkItem]) -> None:
         if self._runtime.storage.exclusive:  # it is free for the next start as soon as this process has left
@@ -159,7 +159,7 @@ class Worker:
             if not pieces:
                 del self._tasks[run]
         while self._backlog and self.running < self._concurrency and not self._stopping:
-            self.dispatch(self._backlog.popleft())
+            self.dispatch(self._backlog.take())
         self._runtime.recovery.room()
 
     async def _live(self, item: WorkItem) -> Live | None:
@@ -300,6 +300,28 @@ class Worker:
                     raise
                 log.warning("the result of %s in %s is refused", item.run_id, item.execution_id, exc_info=error)
                 event = _refused(event, error)
+
+
+class Backlog:
+    """What waits, the most urgent first, then what came first."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, WorkItem]] = []
+        self._count = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, item: WorkItem) -> None:
+        heapq.heappush(self._heap, (-item.priority, next(self._count), item))
+
+    def take(self) -> WorkItem:
+        return heapq.heappop(self._heap)[-1]
+
+    def clear(self) -> list[WorkItem]:
+        """Answers what there was."""
+        left, self._heap = self._heap, []
+        return [item for _, _, item in left]
 
 
 async def _within(seconds: float, work: Awaitable[NodeResult]) -> NodeResult:
