@@ -16,6 +16,7 @@ JamJetError                     code: a stable string, in every error body besid
   Overloaded                    there is more to do than the runtime or its database can take
   PluginError                   refuse to start
   StorageError                  the database did not do it; nothing was stored
+    StorageSilent               the database does not answer; nothing was asked of it
     Evicted                     this process was taken for dead, and others took over its work
   RemoteFailed                  another server did not answer as it should
 
@@ -157,6 +158,10 @@ class StorageError(JamJetError):
 
     code = "storage_error"
     retry_after = 1.0
+
+
+class StorageSilent(StorageError):
+    """The database does not answer; nothing was asked of it."""
 
 
 class Evicted(StorageError):

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         "loopback or SQLite, where nobody else takes them.",
     )
     max_backlog: int = Field(
-        1_000_000, ge=0, description="Nodes that may wait for a worker before executions are refused with 429."
+        200_000, ge=0, description="Nodes that may wait for a worker before executions are refused with 429."
     )
     max_unwritten: int = Field(
         10_000, ge=1, description="Changes that may wait for the database before executions are refused with 429."

@@ -67,13 +67,23 @@ class PostgresServer:
 
     def kill(self) -> None:
         """As the kernel would where memory is short: all of it, at once."""
+        self._signal(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """It keeps its connections, and answers nothing until `resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
         pid = self._installation.get_pid()
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)  # no more children
         children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
         for each in (pid, *map(int, children.split())):
             try:
-                os.kill(each, signal.SIGKILL)
+                os.kill(each, number)
             except ProcessLookupError:
                 pass
         # Until its parent has taken notice, a dead process passes for one that runs, and keeps the next from starting.

@@ -1,6 +1,7 @@
 """The REST contract as methods: what a command asks of a runtime.
 
-Nothing is tried again, save a broken event stream: that goes on where it stopped.
+Nothing is tried again, save a broken event stream, which goes on where it stopped, and what the runtime did not do
+because it is overloaded.
 """
 
 from __future__ import annotations
@@ -31,14 +32,17 @@ _STREAM_TIMEOUT = httpx.Timeout(45, connect=5)
 _VERIFY_TIMEOUT = httpx.Timeout(600, connect=5)
 _PAGE = 1000
 _AUDIT_PAGE = 200
+_OVERLOADED_FOR = 60
+"""Seconds after which an overloaded runtime is not asked again."""
 _PAUSES_BETWEEN_CONNECTIONS = (0.2, 0.5, 1, 2, 4, 5, 5, 5, 5)
 
 
 class Client:
-    """Raises `CommandFailed` for whatever goes wrong."""
+    """Raises `CommandFailed` for whatever goes wrong. `note` is told what takes time."""
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None, *, note: Callable[[str], None] = lambda _: None) -> None:
         self.url = url.rstrip("/")
+        self._note = note
         # A proxy of the environment is for the world outside, not for this machine.
         here: dict[str, httpx.BaseTransport | None] = {
             "all://127.0.0.1": None,
@@ -237,14 +241,23 @@ class Client:
                 return {**page, noun: found}
 
     def _answer(self, method: str, path: str, holds: str, **request: Any) -> Json:
-        try:
-            response = self._http.request(method, path, **request)
-        except httpx.TransportError as error:
-            raise _not_answered(self.url, error) from error
-        media = _media(response)
-        if response.is_success and isinstance(media, dict) and holds in media:
-            return media
-        raise _refused(self.url, response, media)
+        until = time.monotonic() + _OVERLOADED_FOR
+        is_told = False
+        while True:
+            try:
+                response = self._http.request(method, path, **request)
+            except httpx.TransportError as error:
+                raise _not_answered(self.url, error) from error
+            media = _media(response)
+            if response.is_success and isinstance(media, dict) and holds in media:
+                return media
+            pause = _overloaded(response, media)
+            if pause is None or time.monotonic() + pause > until:
+                raise _refused(self.url, response, media)
+            if not is_told:
+                self._note(f"the runtime has too much to do; trying again for {_OVERLOADED_FOR} seconds")
+                is_told = True
+            time.sleep(pause)
 
     def _check(self, response: httpx.Response, media_type: str) -> None:
         """That the answer to a request for a stream is one."""
@@ -309,6 +322,14 @@ def _media(response: httpx.Response) -> object:
         return response.json()
     except ValueError:
         return None
+
+
+def _overloaded(response: httpx.Response, media: object) -> float | None:
+    """The seconds that it asks to wait."""
+    if response.status_code != httpx.codes.TOO_MANY_REQUESTS or not isinstance(media, dict):
+        return None
+    after = response.headers.get("retry-after", "")
+    return float(after) if media.get("code") == "overloaded" and after.isdecimal() else None
 
 
 def _refused(url: str, response: httpx.Response, media: object) -> CommandFailed:

@@ -65,7 +65,10 @@ class Session:
         from .client import Client
 
         url = self.given.runtime or default_url()
-        return Client(url, self.given.token or kept_token(url))
+        return Client(url, self.given.token or kept_token(url), note=self._note)
+
+    def _note(self, text: str) -> None:
+        self.output.note(f"[yellow]note:[/] {text}")
 
     def close(self) -> None:
         if "client" in vars(self):

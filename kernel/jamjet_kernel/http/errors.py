@@ -22,6 +22,7 @@ from ..errors import (
     RateExceeded,
     RemoteFailed,
     StorageError,
+    StorageSilent,
     Unauthenticated,
 )
 
@@ -53,7 +54,8 @@ def install(app: App[Request, Response]) -> None:
 
 async def _ours(req: Request, resp: Response, error: JamJetError, params: dict[str, Any]) -> None:
     status, prefix = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-    if status >= 500:
+    # While the database is silent, every request would say so again.
+    if status >= 500 and not isinstance(error, StorageSilent):
         _log.error("%s %s: %s", req.method, req.path, error, extra=_extra(req), exc_info=error)
     if status == 401:
         # RFC 6750, 3.1: who brought no credential is not told that one is wrong.

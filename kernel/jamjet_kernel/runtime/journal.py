@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..core.decide import Decision
-from ..errors import JamJetError, SequenceConflict, StorageError
+from ..errors import JamJetError, SequenceConflict, StorageError, StorageSilent
 from ..ports import Commit, Storage
 from .live import Live
 
@@ -34,6 +34,7 @@ class Entry:
     decision: Decision
     done: asyncio.Future[None]
     since: float
+    size: int
 
 
 class Journal:
@@ -44,6 +45,8 @@ class Journal:
         self._committed = committed
         self._waiting: list[Entry] = []
         self._writing: list[Entry] = []
+        #: Of the events that are not durable yet.
+        self.bytes = 0
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
 
@@ -60,7 +63,9 @@ class Journal:
     async def write(self, commit: Commit, live: Live, decision: Decision) -> None:
         """Returns when it is durable. Raises what the storage refused it for."""
         loop = asyncio.get_running_loop()
-        entry = Entry(commit, live, decision, loop.create_future(), loop.time())
+        size = sum(len(event.body) for event in commit.events)
+        entry = Entry(commit, live, decision, loop.create_future(), loop.time(), size)
+        self.bytes += size
         self._waiting.append(entry)
         self._wake.set()
         self._quiet.clear()
@@ -83,7 +88,7 @@ class Journal:
         """The storage is stuck. What it was given already may still become true; the rest need not wait for that."""
         refused, self._waiting = self._waiting, []
         for entry in refused:
-            self._tell(entry, StorageError("the database does not answer"))
+            self._tell(entry, StorageSilent())
 
     async def drain(self) -> None:
         """Returns when nothing waits to be written."""
@@ -109,6 +114,7 @@ class Journal:
             self._tell(entry, refusal)
 
     def _tell(self, entry: Entry, error: JamJetError | None) -> None:
+        self.bytes -= entry.size
         if error is None:
             self._carry_out(entry)
         else:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..errors import Overloaded, StorageError
+from ..errors import Overloaded, StorageError, StorageSilent
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -18,6 +19,9 @@ log = logging.getLogger("jamjet.readiness")
 
 AGAIN = 1.0
 """Seconds between beats while something seems to be wrong."""
+
+MOST_BYTES = 128 * 2**20
+"""Of events that wait to be stored: some hundred changes of the largest size that a request may have."""
 
 
 class Readiness:
@@ -30,6 +34,7 @@ class Readiness:
         self._last_beat = 0.0
         self._failure: str | None = None
         self._is_silent = False
+        self._counting: asyncio.Task[None] | None = None
         self.backlog = 0
 
     # Asked with requests
@@ -45,19 +50,23 @@ class Readiness:
         return self._failure
 
     def check_storage(self) -> None:
-        """Raises `StorageError` where a request would only wait with all the others.
+        """Raises `StorageSilent` where a request would only wait with all the others.
 
-        A storage that refuses at once is asked: so may answer some requests, and others not.
+        A storage that refuses at once is asked: it may answer some requests, and others not.
         """
         if self._is_silent:
-            raise StorageError(self._failure)
+            raise StorageSilent(self._failure)
 
-    def check_room(self) -> None:
-        """Raises `Overloaded` where work had better not be added."""
-        journal = self._runtime.journal
+    def check_backlog(self) -> None:
+        """Raises `Overloaded` where more waits for workers than is good."""
         if self.backlog > self._max_backlog:
             raise Overloaded(f"more than {self._max_backlog} nodes wait for a worker", self._runtime.membership.pause)
-        if len(journal) >= self._max_unwritten:
+
+    def check_journal(self) -> None:
+        """Raises `Overloaded` where more waits for the database than is good. Asked before anything is read: who reads
+        would wait as well."""
+        journal = self._runtime.journal
+        if len(journal) >= self._max_unwritten or journal.bytes >= MOST_BYTES:
             raise Overloaded(f"{len(journal)} changes wait to be stored", AGAIN)
         if journal.waits >= self._patience:
             raise Overloaded(f"the database has not stored anything for {journal.waits:.0f} s", AGAIN)
@@ -70,17 +79,22 @@ class Readiness:
             self._beat_at.set()
 
     async def run(self) -> None:
-        while True:
-            await self._pause()
-            await self._beat()
+        try:
+            while True:
+                await self._pause()
+                await self._beat()
+        finally:
+            if self._counting is not None:
+                self._counting.cancel()
 
     async def _pause(self) -> None:
-        pause = self._runtime.membership.pause
-        try:
-            async with asyncio.timeout(min(pause, AGAIN) if self._failure else pause):
-                await self._beat_at.wait()
-        except TimeoutError:
-            pass
+        next_beat = self._last_beat + self._runtime.membership.pause
+        while (left := next_beat - asyncio.get_running_loop().time()) > 0 and not self._beat_at.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, AGAIN)):
+                    await self._beat_at.wait()
+            if self._failure or self._runtime.journal.waits >= AGAIN:
+                break
         self._beat_at.clear()
 
     async def _beat(self) -> None:
@@ -89,7 +103,6 @@ class Readiness:
         try:
             async with asyncio.timeout(self._patience):
                 is_free = await self._runtime.membership.look()
-                self.backlog = await self._runtime.storage.work.backlog(self._max_backlog + 1)
         except StorageError as error:
             took = asyncio.get_running_loop().time() - self._last_beat
             self._failed(str(error), is_silent=took >= AGAIN)
@@ -98,6 +111,7 @@ class Readiness:
             self._runtime.journal.refuse_what_waits()
         else:
             self._succeeded()
+            self._count_backlog()
             if is_free:
                 self._runtime.recovery.wake_for_all()
                 self._runtime.gossip.work()
@@ -112,3 +126,12 @@ class Readiness:
             log.warning("ready again: the database answers")
             self._runtime.recovery.wake_for_all()
         self._failure, self._is_silent = None, False
+
+    def _count_backlog(self) -> None:
+        """By itself: it takes some hundred milliseconds where much waits, and the lease does not wait for it."""
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.create_task(self._count())
+
+    async def _count(self) -> None:
+        with suppress(StorageError):  # the next beat tells
+            self.backlog = await self._runtime.storage.work.backlog(self._max_backlog + 1)

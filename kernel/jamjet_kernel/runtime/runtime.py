@@ -435,6 +435,7 @@ class Runtime:
         once: Once | None = None,
     ) -> str:
         """The new execution's id. Raises `NotFound`, and `Invalid` when the input does not fit."""
+        self.readiness.check_journal()
         version = await self._version(principal, workflow_id, workflow_version)
         execution_id = self.world.new_id("exec")
         event = ev.WorkflowStarted(
@@ -483,7 +484,8 @@ class Runtime:
 
     async def check_start(self, tenant_id: str) -> None:
         """Raises what speaks against one more execution."""
-        self.readiness.check_room()
+        self.readiness.check_journal()
+        self.readiness.check_backlog()
         await self.tenants.check_start(tenant_id)
 
     async def execution(self, principal: Principal, execution_id: str) -> View:
@@ -581,6 +583,7 @@ class Runtime:
 
     async def retry(self, principal: Principal, execution_id: str, *, once: Once | None = None) -> None:
         """A failed execution goes on from what failed."""
+        self.readiness.check_journal()
         await self._happen(principal, execution_id, ev.WorkflowRetried(at=0, actor=principal.id), once)
 
     async def approve(
@@ -629,6 +632,7 @@ class Runtime:
         once: Once | None = None,
     ) -> str:
         """A new execution that goes on from an event of another, with an edited state."""
+        self.readiness.check_journal()
         await self._committed_live(principal, execution_id)
         source, sequence = await self._at(principal, execution_id, sequence)
         edited = source.state if state is None else state

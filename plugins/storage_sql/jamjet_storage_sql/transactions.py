@@ -23,6 +23,9 @@ T = TypeVar("T")
 PATIENCE = 5.0
 """Seconds in which a transaction is begun again, where what stopped it passes: a deadlock, a restart of the server."""
 
+ANSWER = 10.0
+"""Seconds after which who reads waits no longer. Whoever writes waits until it is known what became of it."""
+
 
 class Transactions:
     """Writes go to connections of `engine` with the execution option `writes`, for drivers that care."""
@@ -45,7 +48,11 @@ class Transactions:
         self._to_read = _Connections(reading.execution_options(wire=wire), wire)
 
     async def read(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await _submit(self._readers, self._to_read, partial(_apply, function, args, kwargs))
+        try:
+            async with asyncio.timeout(ANSWER):
+                return await _submit(self._readers, self._to_read, partial(_apply, function, args, kwargs))
+        except TimeoutError as error:
+            raise Unavailable(f"the database did not answer within {ANSWER:g} s") from error
 
     async def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await _submit(self._writer, self._to_write, partial(_apply, function, args, kwargs))
