@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scenario_site import ME, PATIENCE, Probe, begin, ended, kinds, probe, seen, workflow
 
-from jamjet_kernel import NodeCall, Settings
+from jamjet_kernel import NodeCall, Settings, StorageError
 from jamjet_kernel.core.progress import Status
 from jamjet_kernel.runtime import Runtime, open_runtime
 
@@ -136,6 +136,31 @@ async def test_a_start_succeeds_on_a_process_that_is_taken_for_dead_meanwhile(cl
 
     for execution in executions:
         await ended(one, execution)
+
+
+async def test_nobody_is_taken_for_dead_because_the_storage_was_away(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = [await cluster.runtime() for _ in range(2)]
+    (one, at_one), (two, at_two) = both
+    begun, open_, at_one.does["long"] = gate()
+    execution = await begin(one, workflow({"a": probe("long")}, "a > end"))
+    await begun.wait()
+    named = {runtime.worker_id for runtime, _ in both}
+
+    async def away(*_: object) -> bool:
+        raise StorageError("the connection is lost")
+
+    with monkeypatch.context() as outage:
+        for runtime, _ in both:
+            outage.setattr(runtime.storage.workers, "heartbeat", away)
+        await asyncio.sleep(LEASE * 2)
+    await asyncio.sleep(LEASE)
+    open_.set()
+
+    assert (await ended(two, execution)).head.status is Status.COMPLETED
+    assert (at_one.called("long"), at_two.called("long")) == (1, 0)
+    assert {worker.worker_id for worker in await one.workers(ME)} == named
 
 
 async def test_a_timer_fires_once_whoever_is_there(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

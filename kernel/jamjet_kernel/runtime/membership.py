@@ -40,6 +40,8 @@ class Membership:
         self._started_at = world.now()
         self._lease_ms = FOR_EVER if storage.exclusive else round(lease_seconds * 1000)
         self._joining: asyncio.Task[None] | None = None
+        self._patience = lease_seconds * 1000
+        self._looked_at = self._spare_until = world.stopwatch()
         self.pause = lease_seconds / 3
         self.worker_id = world.new_id("worker")
         self.others = 0
@@ -71,10 +73,19 @@ class Membership:
             if not await self._storage.workers.heartbeat(self.worker, self._lease_ms):
                 await self.rejoin(self.worker_id)
             one_left = await self._count_others()
-        dead = await self._storage.workers.bury()
+        dead = [] if self._was_away() else await self._storage.workers.bury()
         for worker_id in dead:
             log.warning("the process %s is dead; what it was doing is taken over", worker_id)
         return one_left or bool(dead)
+
+    def _was_away(self) -> bool:
+        """For longer than a lease, until just now. So may have been the others, where the storage was: all get the
+        time to come back."""
+        now = self._world.stopwatch()
+        if now - self._looked_at > self._patience:
+            self._spare_until = now + self._patience
+        self._looked_at = now
+        return now < self._spare_until
 
     async def rejoin(self, lost: str) -> None:
         """Under a new name: as `lost`, it was taken for dead."""
