@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -28,6 +29,11 @@ class Identity:
         self._key = key
         self.public_key = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         self.public_pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells keys apart, for people."""
+        return sha256(self.public_key).hexdigest()[:16]
 
     def secret(self, purpose: str) -> bytes:
         """32 bytes that only this runtime knows, another for each purpose."""

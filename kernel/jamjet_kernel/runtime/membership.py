@@ -20,7 +20,8 @@ FOR_EVER = 100 * 366 * 86_400_000
 
 
 class Membership:
-    """`about` tells what the process is doing now; `evicted` is called when all that it held is others' by now."""
+    """`about` tells what the process is doing now; `evicted` is called when all that it held is others' by now, `met`
+    with each process that is seen for the first time."""
 
     def __init__(
         self,
@@ -31,12 +32,14 @@ class Membership:
         lease_seconds: float,
         about: Callable[[], Mapping[str, Any]],
         evicted: Callable[[], None],
+        met: Callable[[Worker], None],
     ) -> None:
         self._storage = storage
         self._world = world
         self._version = version
         self._about = about
         self._evicted = evicted
+        self._greet = met
         self._started_at = world.now()
         self._lease_ms = FOR_EVER if storage.exclusive else round(lease_seconds * 1000)
         self._joining: asyncio.Task[None] | None = None
@@ -131,6 +134,9 @@ class Membership:
         """Whether one is not there any more."""
         # Only processes stand under the default tenant's eyes and every other's; a tenant's own workers are no matter.
         found = await self._storage.workers.page("")
-        before, self._met = self._met, {worker.worker_id for worker in found if worker.worker_id != self.worker_id}
-        self.others = len(self._met)
+        others = {worker.worker_id: worker for worker in found if worker.worker_id != self.worker_id}
+        before, self._met = self._met, set(others)
+        self.others = len(others)
+        for worker_id in sorted(self._met - before):
+            self._greet(others[worker_id])
         return not before <= self._met

@@ -149,6 +149,7 @@ class Runtime:
             lease_seconds=settings.lease_seconds,
             about=self._about,
             evicted=self._evicted,
+            met=self._met,
         )
         self._commits = Commits(self.world, self)
         self._redaction_key = identity.secret("redaction")
@@ -195,7 +196,21 @@ class Runtime:
             "running": self.worker.running,
             "waiting": self.worker.waiting,
             "draining": self.is_draining,
+            "key": self.identity.fingerprint,
         }
+
+    def _met(self, other: WorkerProcess) -> None:
+        theirs, ours = other.details.get("key"), self.identity.fingerprint
+        if theirs not in (None, ours):
+            log.warning(
+                "THE PROCESS %s ON %s SIGNS WITH ANOTHER KEY (%s) THAN THIS ONE (%s): each takes the other's records in"
+                " the audit log for forged, and pseudonyms differ; give all processes of a database the same"
+                " JAMJET_SIGNING_KEY, or the same signing.key in their JAMJET_HOME",
+                other.worker_id,
+                other.host,
+                theirs,
+                ours,
+            )
 
     def _evicted(self) -> None:
         """All that this process held is others' by now."""

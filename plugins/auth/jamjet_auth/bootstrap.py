@@ -23,27 +23,48 @@ _RUNTIME = Principal("runtime")
 log = logging.getLogger("jamjet.auth")
 
 
+FIRST = "tok_first"
+"""The id of the first token, so that of several processes that make one at once, one is made."""
+
+
 @contextlib.asynccontextmanager
 async def with_an_operator(runtime: Runtime, settings: AuthSettings) -> AsyncIterator[None]:
     if settings.bootstrap_token is not None:
         await _have(runtime, settings.bootstrap_token.get_secret_value())
     elif not await runtime.storage.tokens.page(DEFAULT_TENANT, limit=1):
-        await _add(runtime, _kept(runtime.settings.operator_token_file))
+        await _make(runtime, runtime.settings.operator_token_file)
     yield
 
 
 async def _have(runtime: Runtime, plain_text: str) -> None:
     found = await runtime.storage.tokens.by_digest(digest_of(plain_text))
     if found is None:
-        await _add(runtime, plain_text)
+        # Conflict: another process of the same start was faster.
+        if await _add(runtime, plain_text, runtime.world.new_id("tok")) and runtime.membership.others:
+            log.warning(
+                "JAMJET_BOOTSTRAP_TOKEN is new to a database that other processes use already, and is one more token of"
+                " an operator by now; was it meant to be the same for all of them?"
+            )
     elif found.revoked_at is not None:
         log.warning("JAMJET_BOOTSTRAP_TOKEN is a token that was revoked, and stays so: choose another value")
     if len(plain_text) < SHORT:
         log.warning("JAMJET_BOOTSTRAP_TOKEN has less than %d characters: it may be guessed", SHORT)
 
 
-def _kept(file: Path) -> str:
-    """From the file; first it is made. In this order, so that a crash in between locks nobody out."""
+async def _make(runtime: Runtime, file: Path) -> None:
+    plain_text, is_new = _kept(file)
+    if await _add(runtime, plain_text, FIRST):
+        if is_new:
+            # Not by way of the log: logs are kept and sent around.
+            told = f"The operator's token, shown this once and kept in {file}: {plain_text}"
+            print(told, file=sys.stderr, flush=True)
+    elif await runtime.storage.tokens.by_digest(digest_of(plain_text)) is None:
+        log.warning("another process made the first operator's token, and keeps it in its JAMJET_HOME")
+        file.unlink(missing_ok=True)
+
+
+def _kept(file: Path) -> tuple[str, bool]:
+    """From the file; where there is none, it is made first: so a crash in between locks nobody out. Whether it was."""
     plain_text = new_token()
     try:
         if not file.exists():
@@ -55,17 +76,15 @@ def _kept(file: Path) -> str:
         ) from error
     if not kept:
         raise PluginError(f"{file} should hold the operator's token and is empty: delete it, a new one is made")
-    if kept == plain_text:
-        # Not by way of the log: logs are kept and sent around.
-        print(f"The operator's token, shown this once and kept in {file}: {plain_text}", file=sys.stderr, flush=True)
-    return kept
+    return kept, kept == plain_text
 
 
-async def _add(runtime: Runtime, plain_text: str) -> None:
+async def _add(runtime: Runtime, plain_text: str, token_id: str) -> bool:
+    """False: another process was faster."""
     world = runtime.world
     token = Token(
         tenant_id=DEFAULT_TENANT,
-        token_id=world.new_id("tok"),
+        token_id=token_id,
         name="bootstrap",
         role=Role.OPERATOR,
         digest=digest_of(plain_text),
@@ -75,5 +94,8 @@ async def _add(runtime: Runtime, plain_text: str) -> None:
     told = audited(
         world, _RUNTIME, "token_created", resource=f"token/{token.token_id}", name=token.name, role=token.role
     )
-    with contextlib.suppress(Conflict):  # another process of the same start was faster
+    try:
         await runtime.storage.tokens.add(DEFAULT_TENANT, token, audit=[told])
+    except Conflict:
+        return False
+    return True
