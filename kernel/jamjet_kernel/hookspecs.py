@@ -16,7 +16,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from .core.events import Event
-    from .ports import AgentProtocol, Authenticator, Compute, NodeExecutor, Route, Storage
+    from .ports import AgentProtocol, Authenticator, Compute, Database, NodeExecutor, Route, Storage
     from .runtime import Runtime, World
     from .settings import Settings
 
@@ -30,6 +30,12 @@ hookimpl = pluggy.HookimplMarker("jamjet")
 def open_storage(url: str, settings: Settings) -> Storage | None:
     """Asked at start-up of the driver that the URL's scheme names. Opens the database, creates its tables where they
     are missing, and raises `PluginError` when it cannot be used. None: not my kind of URL."""
+
+
+@hookspec(firstresult=True)
+def open_database(url: str, settings: Settings) -> Database | None:
+    """Asked by `jamjet db` of the driver that the URL's scheme names; no runtime runs. A driver without it cannot have
+    its databases upgraded or copied by the command. None: not my kind of URL."""
 
 
 @hookspec(firstresult=True)

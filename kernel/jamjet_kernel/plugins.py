@@ -18,7 +18,7 @@ from stevedore import NamedExtensionManager
 
 from . import hookspecs
 from .errors import JamJetError, PluginError
-from .ports import Compute, NodeExecutor, Storage
+from .ports import Compute, Database, NodeExecutor, Storage
 from .settings import Settings
 
 PLUGINS, DRIVERS = "jamjet.plugins", "jamjet.storage"
@@ -29,12 +29,17 @@ def load(settings: Settings) -> pluggy.PluginManager:
 
     Hooks are called in the order of the settings, without one in that of the names; the driver comes last.
     """
-    manager = pluggy.PluginManager("jamjet")
-    manager.add_hookspecs(hookspecs)
+    manager = _manager()
     _register(manager, DRIVERS, scheme_of(settings.database_url))
     # pluggy calls the last registered first.
     for name in reversed(settings.plugins or names(PLUGINS)):
         _register(manager, PLUGINS, name)
+    return manager
+
+
+def _manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager("jamjet")
+    manager.add_hookspecs(hookspecs)
     return manager
 
 
@@ -56,6 +61,20 @@ def open_storage(manager: pluggy.PluginManager, settings: Settings) -> Storage:
     if storage is None:
         raise PluginError(f"no storage plugin answers for {scheme_of(settings.database_url)!r}")
     return storage  # type: ignore[no-any-return]  # the hook's specification says what it is
+
+
+def open_database(settings: Settings) -> Database:
+    """Without a runtime. Raises `PluginError` where the driver does not offer it."""
+    manager = _manager()
+    _register(manager, DRIVERS, scheme_of(settings.database_url))
+    with _naming_the_failed(manager.hook.open_database):
+        database = manager.hook.open_database(url=settings.database_url, settings=settings)
+    if database is None:
+        raise PluginError(
+            f"the storage {scheme_of(settings.database_url)!r} cannot be upgraded or copied from here: "
+            "its driver does not offer it (the hook open_database)"
+        )
+    return database  # type: ignore[no-any-return]  # as above
 
 
 def open_compute(manager: pluggy.PluginManager, settings: Settings) -> Compute:

@@ -6,7 +6,8 @@ Times are milliseconds since the epoch, UTC. The tenant is the first argument of
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -679,6 +680,49 @@ class Storage(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Contents(Protocol):
+    """All that a database keeps, in one transaction in which nobody else changes it.
+
+    `tables` tells their columns. A row's values are in the order of these: texts, whole numbers, bytes or None. What
+    belongs to those who are at work now, such as leases, is not part of it.
+    """
+
+    tables: Mapping[str, Sequence[str]]
+
+    def rows(self, table: str) -> Iterator[tuple[Any, ...]]:
+        """In an order of the database's own, few in memory at a time."""
+        ...
+
+    def add(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None: ...
+
+
+class Database(Protocol):
+    """What a storage is kept in, for those who look after it; not for a runtime that runs. Its methods block.
+
+    `latest` is the schema version that this driver makes. All methods raise `PluginError` where the database cannot
+    be used, and `StorageError` where it fails; then it is as it was.
+    """
+
+    latest: int
+
+    def version(self) -> int | None:
+        """The schema's; None where there is nothing of ours. Changes nothing, also while runtimes are at work."""
+        ...
+
+    def upgrade(self) -> None:
+        """To `latest`, made where there is nothing. `PluginError` where it is newer."""
+        ...
+
+    def contents(self) -> AbstractContextManager[Contents]:
+        """To read. `PluginError` where there is nothing, it must be upgraded first, or somebody is at work on it."""
+        ...
+
+    def filling(self) -> AbstractContextManager[Contents]:
+        """To add to a database without any rows, upgraded where it must be. All of it is stored when the context ends
+        well, else nothing. `PluginError` where there are rows, or somebody is at work on it."""
+        ...
 
 
 # Node executors

@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from jamjet_kernel.cli import client, session
+from jamjet_kernel.cli.databases import path_from_here
 from jamjet_kernel.cli.exit_codes import ExitCode
 from jamjet_kernel.cli.failures import CommandFailed
-from jamjet_kernel.cli.server import path_from_here
 
 from .conftest import BIN, Jamjet, Server, end, read_until, start_dev, write_project
 from .test_executions import start

@@ -10,6 +10,7 @@ from .commands import (
     agents,
     approvals,
     audit,
+    db,
     dev,
     executions,
     plugins,
@@ -98,6 +99,11 @@ _GROUPS = {
         "Access",
         "Who did what, and whether anybody has touched the log of it.",
         {"list": audit.list_, "verify": audit.verify, "export": audit.export},
+    ),
+    "db": (
+        "Runtime",
+        "The database: the version of its schema, upgrades, and moving it elsewhere.",
+        {"status": db.status, "upgrade": db.upgrade, "copy": db.copy},
     ),
     "tokens": (
         "Access",

@@ -80,6 +80,46 @@ def audit_verification(answer: Json) -> RenderableType:
     return Group(Text(f"✗ {count} problems in {answer['records']} records", style="bold red"), table)
 
 
+def database_status(answer: Json) -> RenderableType:
+    version, latest = answer["version"], answer["latest"]
+    told = {
+        "empty": "holds no runtime yet",
+        "current": f"has the schema version {version}, which is this runtime's",
+        "old": f"has the schema version {version}, this runtime's is {latest}: `jamjet db upgrade` brings it there",
+        "newer": f"has the schema version {version}, made by a newer runtime; this one knows versions up to {latest}",
+    }
+    return Text(f"{answer['database']} {told[answer['state']]}")
+
+
+def database_upgrade(answer: Json) -> RenderableType:
+    database, before, after = answer["database"], answer["from"], answer["to"]
+    if before == after:
+        return Text(f"{database} has the schema version {after} already; nothing to do")
+    if before is None:
+        return Text.assemble(("✓ ", "green"), f"made the tables of {database}: schema version {after}")
+    return Text.assemble(("✓ ", "green"), f"upgraded {database} from schema version {before} to {after}")
+
+
+def database_copy(answer: Json) -> RenderableType:
+    table = _table("table", "rows", "sha256", unbroken=("table", "rows", "sha256"))
+    table.columns[1].justify = "right"
+    for one in answer["tables"]:
+        table.add_row(one["table"], f"{one['rows']:,}", one["sha256"][:16] if one["rows"] else "")
+    told = f"{answer['rows']:,} rows from {answer['source']} are in {answer['target']}; both sides agree"
+    return Group(table, Text.assemble(("✓ ", "green"), told), *_left_behind(answer["home"]))
+
+
+def _left_behind(home: Json) -> list[Text]:
+    if not home["files"]:
+        return []
+    files, source, target = " and ".join(home["files"]), home["source"], home["target"]
+    todo = "keep them there" if source == target else "take them along"
+    lines = [f"Not in the database: {files} in {source}. A runtime on the copy looks in {target}: {todo}."]
+    if "signing.key" in home["files"]:
+        lines.append("The audit log is signed with signing.key: with another one it does not verify.")
+    return [Text(line, style="dim") for line in lines]
+
+
 def executions(answer: Json) -> RenderableType:
     found = answer["executions"]
     if not found:

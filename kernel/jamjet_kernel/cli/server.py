@@ -17,12 +17,12 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import uvicorn
 
+from .databases import hinted_at_storages, place_of
 from .exit_codes import ExitCode
 from .failures import CommandFailed, read_settings, told_clearly
 from .help import Command
@@ -80,7 +80,7 @@ def serve(settings: Settings, *, announce: Announce) -> None:
     _import_from_here()
     if settings.auth == "off":
         log.warning("authentication is off: every program on this machine may do everything here")
-    with _hint_at_storages(settings), _bound(settings) as listener:
+    with hinted_at_storages(settings.database_url), _bound(settings) as listener:
         actual = settings.model_copy(update=_where(listener, settings))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(actual, listener, announce))
@@ -98,39 +98,6 @@ def _leave_late_functions() -> None:
         log.warning("leaving functions that still run; their nodes run again at the next start")
         logging.shutdown()
         os._exit(0)
-
-
-def database(settings: Settings) -> str:
-    """Where it is, without the password."""
-    scheme, is_url, rest = settings.database_url.partition("://")
-    if not is_url:
-        return path_from_here(settings.database_url)
-    # Parameters may hold secrets too.
-    credentials, has_credentials, place = rest.partition("?")[0].rpartition("@")
-    return f"{scheme}://{credentials.partition(':')[0]}{has_credentials}{place}"
-
-
-def path_from_here(path: str | Path) -> str:
-    """Relative where it lies in the current folder."""
-    absolute = os.path.abspath(Path(path).expanduser())
-    relative = os.path.relpath(absolute)
-    return absolute if relative.startswith(os.pardir) else relative
-
-
-@contextlib.contextmanager
-def _hint_at_storages(settings: Settings) -> Iterator[None]:
-    from ..errors import PluginError
-    from ..plugins import DRIVERS, names, scheme_of
-
-    try:
-        yield
-    except PluginError as error:
-        if scheme_of(settings.database_url) in names(DRIVERS):
-            raise
-        raise CommandFailed(
-            str(error),
-            hint="DATABASE_URL names it; a path such as .jamjet/runtime.db is SQLite's, postgresql://… PostgreSQL's",
-        ) from error
 
 
 async def _run(settings: Settings, listener: socket.socket, announce: Announce) -> None:
@@ -346,4 +313,4 @@ def _log_to_stderr(level: str) -> None:
 
 
 def _one_line(settings: Settings, version: str) -> None:
-    print(f"JamJet Runtime {version} on {settings.url} (database {database(settings)})", flush=True)
+    print(f"JamJet Runtime {version} on {settings.url} (database {place_of(settings.database_url)})", flush=True)

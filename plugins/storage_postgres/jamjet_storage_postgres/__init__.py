@@ -6,11 +6,13 @@ says beyond that is libpq's: `?sslmode=verify-full`, `?host=/run/postgresql`, se
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jamjet_kernel import PluginError, hookimpl
-from jamjet_storage_sql import SqlStorage
+from jamjet_storage_sql import SqlDatabase, SqlStorage
 
 if TYPE_CHECKING:
     from jamjet_kernel import Hints, Settings
@@ -24,7 +26,7 @@ READERS = 4
 
 @hookimpl
 def open_storage(url: str, settings: Settings) -> SqlStorage | None:
-    if url.partition(":")[0].partition("+")[0].lower() not in ("postgresql", "postgres"):
+    if not _is_postgres(url):
         return None
     storage = open_server(url, migrate=settings.migrate == "on")
     if settings.hints == "on":
@@ -32,16 +34,27 @@ def open_storage(url: str, settings: Settings) -> SqlStorage | None:
     return storage
 
 
+@hookimpl
+def open_database(url: str) -> SqlDatabase | None:
+    if not _is_postgres(url):
+        return None
+    with _naming_the_extra():
+        from .engine import prepared, stored_version
+        from .location import server_of
+    server = server_of(url)
+    return SqlDatabase(server.name, look=lambda: stored_version(server), hold=lambda: prepared(server))
+
+
+def _is_postgres(url: str) -> bool:
+    return url.partition(":")[0].partition("+")[0].lower() in ("postgresql", "postgres")
+
+
 def open_server(url: str, *, migrate: bool = True) -> SqlStorage:
     """Raises `PluginError` when the database cannot be used."""
-    try:
+    with _naming_the_extra():
         from .engine import open_engines
         from .location import server_of
         from .pipeline import Pipeline
-    except ImportError as error:
-        raise PluginError(
-            f"PostgreSQL needs a driver, which cannot be imported ({error}): pip install 'jamjet-runtime[postgres]'"
-        ) from error
     writing, reading = open_engines(server_of(url), writers=COMMITTERS + WRITERS, readers=READERS, migrate=migrate)
     return SqlStorage(
         writing,
@@ -52,6 +65,16 @@ def open_server(url: str, *, migrate: bool = True) -> SqlStorage:
         readers=ThreadPoolExecutor(READERS, thread_name_prefix="postgres-reader"),
         exclusive=False,
     )
+
+
+@contextmanager
+def _naming_the_extra() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise PluginError(
+            f"PostgreSQL needs a driver, which cannot be imported ({error}): pip install 'jamjet-runtime[postgres]'"
+        ) from error
 
 
 def _hints(url: str) -> Hints:

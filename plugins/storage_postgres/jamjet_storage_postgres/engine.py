@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, QueuePool, create_engine
+from sqlalchemy import Connection, Engine, QueuePool, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from jamjet_kernel import PluginError
-from jamjet_storage_sql import prepare
+from jamjet_storage_sql import prepare, version_of
 
 from .location import Server
 
@@ -48,33 +49,61 @@ BY_KEY: Mapping[str, str] = {
 """Of sessions that write, too."""
 
 
+PATIENT: Mapping[str, str] = {"default_transaction_isolation": SETTINGS["default_transaction_isolation"]}
+"""Of sessions without a limit: an upgrade, or to wait for another process that does it, may take its time."""
+
+
 def open_engines(server: Server, *, writers: int, readers: int, migrate: bool = True) -> tuple[Engine, Engine]:
     """To write and to read with, of so many connections at most."""
-    _prepare(server, migrate=migrate)
+    with prepared(server, migrate=migrate):
+        pass
     writing = engine_of(server, connections=writers, settings={**SETTINGS, **BY_KEY})
     reading = engine_of(server, connections=readers)
     # A statement that only reads needs no BEGIN and no COMMIT, which would be a round trip each.
     return writing, reading.execution_options(isolation_level="AUTOCOMMIT")
 
 
-def _prepare(server: Server, *, migrate: bool) -> None:
+@contextmanager
+def prepared(server: Server, *, migrate: bool = True) -> Iterator[Engine]:
+    """One patient connection to a database that has its tables."""
     place = f"the database {server.name}"
-    # Without the limits of the others: an upgrade, or to wait for another process that does it, may take its time.
-    engine = engine_of(server, connections=1, settings={})
+    engine = engine_of(server, connections=1, settings=PATIENT)
     try:
-        with engine.connect() as connection:
-            encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
-        if encoding != "UTF8":
-            raise PluginError(
-                f"{place} is encoded in {encoding}, and texts are in UTF-8; "
-                "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
-            )
-        prepare(engine, migrate=migrate, place=place)
+        with _told(place):
+            with engine.connect() as connection:
+                _check(connection, place)
+            prepare(engine, migrate=migrate, place=place)
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def stored_version(server: Server) -> int | None:
+    """Of the schema; None where there is none yet. Looks without touching."""
+    engine = engine_of(server, connections=1)
+    try:
+        with _told(f"the database {server.name}"), engine.connect() as connection:
+            return version_of(connection)
+    finally:
+        engine.dispose()
+
+
+def _check(connection: Connection, place: str) -> None:
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise PluginError(
+            f"{place} is encoded in {encoding}, and texts are in UTF-8; "
+            "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    try:
+        yield
     except (SQLAlchemyError, psycopg.Error) as error:
         told = str(error.orig if isinstance(error, DBAPIError) else error).strip()
         raise PluginError(f"cannot open {place}: {told}") from error
-    finally:
-        engine.dispose()
 
 
 def engine_of(server: Server, *, connections: int, settings: Mapping[str, str] = SETTINGS) -> Engine:

@@ -5,7 +5,8 @@ statements run on, and whether this process alone writes.
 """
 
 from .bulk import Bulk
-from .migrations import must_change, prepare
+from .database import SqlDatabase
+from .migrations import must_change, prepare, version_of
 from .schema import SCHEMA_VERSION, metadata
 from .storage import SqlStorage
 from .wire import Answer, CommitLost, Request, Row, Wire, total
@@ -17,10 +18,12 @@ __all__ = [
     "CommitLost",
     "Request",
     "Row",
+    "SqlDatabase",
     "SqlStorage",
     "Wire",
     "metadata",
     "must_change",
     "prepare",
     "total",
+    "version_of",
 ]

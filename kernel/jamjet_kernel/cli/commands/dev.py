@@ -47,20 +47,20 @@ def dev(
 
 
 def _as_json(settings: Settings, version: str) -> None:
-    from ..server import database
+    from ..databases import place_of
 
-    told = {"url": settings.url, "database": database(settings), "version": version, "auth": settings.auth}
+    told = {"url": settings.url, "database": place_of(settings.database_url), "version": version, "auth": settings.auth}
     Output(json=True).value(told)
 
 
 def _banner(settings: Settings, version: str) -> None:
-    from ..server import database, path_from_here
+    from ..databases import path_from_here, place_of
 
     url = settings.url
     rows = {
         "API": url,
         "Docs": f"{url}/docs",
-        "Database": database(settings),
+        "Database": place_of(settings.database_url),
         "Reachable": "from this machine only" if settings.is_local else "from other machines too",
         "Access": _access(settings, path_from_here(settings.operator_token_file)),
         "Python": "functions are loaded once: restart after editing them",
