@@ -306,4 +306,4 @@ def test_the_list_of_what_is_installed_tells_where_it_is_from_and_what_it_does(e
     assert greeter.hooks == ["events_recorded", "http_routes", "lifespans", "node_executors"]
     assert broken.error == "ModuleNotFoundError: No module named 'no_such_library'"
     assert plugins["leaving"].error == "SystemExit: no licence"
-    assert plugins["sqlite"].hooks == ["open_storage"]
+    assert plugins["sqlite"].hooks == ["open_database", "open_storage"]

@@ -1,8 +1,4 @@
-"""Databases of every schema version there was, on both systems, and what a start makes of them.
-
-`databases` holds what real servers of earlier versions left when they were killed: an execution that is over, one that
-waits for an approval, one that sleeps, one in the middle of its only node, and one whose child waits for an approval.
-"""
+"""Databases of every schema version there was, on both systems, and what a start makes of them."""
 
 from __future__ import annotations
 
@@ -20,30 +16,19 @@ from typing import Any
 
 import psycopg
 import pytest
+from old_databases import KEY, check_that_all_go_on, restore, write_functions
 from postgres_server import Databases
 from psycopg import sql
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from jamjet_kernel import PluginError, Principal, Settings, Status
-from jamjet_kernel.core.progress import Progress
-from jamjet_kernel.runtime import Runtime, open_runtime
-from jamjet_kernel.runtime.world import RealWorld
+from jamjet_kernel import PluginError, Settings
+from jamjet_kernel.runtime import open_runtime
 from jamjet_storage_postgres import open_server
 from jamjet_storage_sql import SCHEMA_VERSION, SqlStorage, prepare
 from jamjet_storage_sql.migrations import VERSION_TABLE, version_of
 from jamjet_storage_sql.migrations.steps import take
 from jamjet_storage_sqlite import open_file
 from jamjet_storage_sqlite.engine import stored_version
-
-DATABASES = Path(__file__).parent / "databases"
-KEY = """-----BEGIN PRIVATE KEY-----
-MC4CAQAwBQYDK2VwBCIEIHFiT8E1q1Fb6YIMDaIhDoS2Bo3p1h7Aoac5076JHgV1
------END PRIVATE KEY-----
-"""
-"""Of the server that left version 2."""
-
-ME = Principal()
-PATIENCE = 20
 
 
 class Database:
@@ -109,11 +94,6 @@ def old(database: Database, tmp_path: Path) -> Database:
     restore(2, tmp_path / "version_2.db")
     carry(tmp_path / "version_2.db", database.url)
     return database
-
-
-def restore(version: int, path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript((DATABASES / f"version_{version}.sql").read_text())
 
 
 def carry(path: Path, url: str) -> None:
@@ -207,54 +187,20 @@ async def test_executions_of_an_old_file_go_on(version: int, tmp_path: Path, fun
     database = Database(str(tmp_path / "runtime.db"))
     restore(version, Path(database.url))
 
-    await check_that_all_go_on(database)
+    await check_that_all_go_on(database.url)
 
     # An earlier release looks there, and refuses what it does not know.
     assert stored_version(Path(database.url)) == SCHEMA_VERSION
 
 
 async def test_executions_of_an_old_server_go_on(old: Database, functions: None) -> None:
-    await check_that_all_go_on(old)
+    await check_that_all_go_on(old.url)
 
 
 @pytest.fixture
 def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the workflows of the old databases call."""
-    (tmp_path / "deed.py").write_text("def quick(number): return {'number': number + 1}\nslow = quick\n")
+    write_functions(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-
-
-async def check_that_all_go_on(database: Database) -> None:
-    settings = Settings(database_url=database.url, signing_key=KEY, auth="off", shutdown_grace=0)
-
-    async with open_runtime(settings, world=AfterTheSleep()) as runtime:
-        for approval in await runtime.storage.approvals.page("default"):
-            await runtime.approve(ME, approval.execution_id, decision="approved", node_id=approval.node_id)
-        ended = await all_ended(runtime)
-        audit = await runtime.audit.verify(ME)
-
-    assert {(each.workflow_id, each.status, each.state["number"]) for each in ended} == {
-        ("deed", Status.COMPLETED, 2),
-        ("deed", Status.COMPLETED, 12),
-        ("nap", Status.COMPLETED, 21),
-        ("work", Status.COMPLETED, 31),
-        ("parent", Status.COMPLETED, 42),
-        ("deed", Status.COMPLETED, 42),
-    }
-    assert audit.records > 0
-    assert audit.faults == []
-
-
-class AfterTheSleep(RealWorld):
-    """When an hour's sleep is over, and the time for the approvals is not."""
-
-    def now(self) -> int:
-        return 1_795_635_032_130 + 3_600_000 + int(self.stopwatch())
-
-
-async def all_ended(runtime: Runtime) -> list[Progress]:
-    found = await runtime.storage.executions.page("default")
-    return [(await runtime.wait(ME, each.execution_id, PATIENCE)).progress for each in found]
 
 
 async def test_an_upgrade_takes_nothing_away(old: Database) -> None:
@@ -374,7 +320,7 @@ async def test_a_killed_upgrade_leaves_what_was_there_and_the_next_one_succeeds(
     assert killed(old, statements)
 
     assert old.contents() == before
-    await check_that_all_go_on(old)
+    await check_that_all_go_on(old.url)
 
 
 @pytest.mark.parametrize("statements", [1, 10])
