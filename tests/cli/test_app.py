@@ -133,7 +133,7 @@ def test_plugins_says_what_is_installed_and_where_from(jamjet: Jamjet) -> None:
     found = {plugin["name"]: plugin for plugin in said.json["plugins"]}
     assert found["nodes"]["distribution"] == "jamjet-runtime"
     assert "node_executors" in found["nodes"]["hooks"]
-    assert found["sqlite"]["hooks"] == ["open_storage"]
+    assert found["sqlite"]["hooks"] == ["open_database", "open_storage"]
     assert "jamjet_storage_sqlite" in jamjet("plugins").out
 
 
