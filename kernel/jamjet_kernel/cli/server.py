@@ -308,7 +308,7 @@ def _log_to_stderr(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s"
     )
-    for noisy in ("uvicorn", "httpx", "httpcore", "stevedore"):
+    for noisy in ("uvicorn", "httpx", "httpcore", "stevedore", "alembic"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
