@@ -685,8 +685,7 @@ class Storage(Protocol):
 class Contents(Protocol):
     """All that a database keeps, in one transaction in which nobody else changes it.
 
-    `tables` tells their columns. A row's values are in the order of these: texts, whole numbers, bytes or None. What
-    belongs to those who are at work now, such as leases, is not part of it.
+    `tables` tells their columns. A row's values are in the order of these: texts, whole numbers, bytes or None.
     """
 
     tables: Mapping[str, Sequence[str]]

@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from old_databases import KEY, check_that_all_go_on, restore, write_functions
+from postgres_server import Databases
 
 from jamjet_kernel import Settings
 from jamjet_kernel.runtime import open_runtime
@@ -139,24 +140,23 @@ async def test_a_runtime_moves_to_a_server_and_back_and_goes_on(
     await check_that_all_go_on("back.db")
 
 
-async def test_what_a_server_did_moves_to_a_file(jamjet: Jamjet, filled: Path, blank_postgres_url: str) -> None:
-    """With what processes of a server leave behind: leases, workers, locks."""
+@pytest.mark.parametrize("to_file", [True, False], ids=["file", "server"])
+async def test_what_a_killed_process_held_is_taken_over_on_the_copy(
+    jamjet: Jamjet, filled: Path, blank_postgres_url: str, postgres: Databases, to_file: bool
+) -> None:
     jamjet("db", "copy", "old.db", blank_postgres_url)
     with psycopg.connect(blank_postgres_url) as server:
-        server.execute("UPDATE work_items SET lease_owner = 'gone', lease_expires_at = 5, fence = 7")
+        server.execute("UPDATE work_items SET lease_owner = 'gone', concurrency_key = 'k', concurrency_limit = 1")
         server.execute("UPDATE timers SET lease_owner = 'gone'")
-        server.execute("INSERT INTO concurrency VALUES ('default', 'key:k')")
+        # Closed, until what is at work ends.
+        server.execute("INSERT INTO concurrency SELECT tenant_id, 'k', queue, 0, 1, NULL FROM work_items")
         server.execute("INSERT INTO workers VALUES ('default', 'gone', 'runtime', 'h', 1, '1', 0, '{}', 0, 0, 3)")
+    target = "file.db" if to_file else postgres.create()
 
-    copied = jamjet("db", "copy", blank_postgres_url, "file.db")
+    copied = jamjet("db", "copy", blank_postgres_url, target)
 
     assert copied.code == 0, copied.err
-    with closing(sqlite3.connect("file.db")) as file:
-        assert file.execute("SELECT lease_owner, lease_expires_at, fence FROM work_items").fetchall() == [
-            (None, None, 7)
-        ]
-        assert file.execute("SELECT count(*) FROM workers").fetchone() == (0,)
-    await check_that_all_go_on("file.db")
+    await check_that_all_go_on(target, lease_seconds=0.6, poll_seconds=0.1)
 
 
 def test_a_copy_is_told_as_a_table_and_what_to_take_along(

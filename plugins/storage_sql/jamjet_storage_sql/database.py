@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, insert, literal, null, select
+from sqlalchemy import Connection, Engine, Table, insert, literal, select
 from sqlalchemy.exc import DBAPIError
 
 from jamjet_kernel import PluginError, StorageError
@@ -80,13 +80,12 @@ class SqlContents:
     def __init__(self, tx: Connection, place: str) -> None:
         self._tx = tx
         self._place = place
-        # Workers are those who are at work now, and nobody is.
-        self._kept = {table.name: table for table in schema.metadata.sorted_tables if table is not schema.workers}
-        self.tables: Mapping[str, Sequence[str]] = {name: tuple(table.c.keys()) for name, table in self._kept.items()}
+        self._tables = {table.name: table for table in schema.metadata.sorted_tables}
+        # Leases and workers too: so who takes over what a killed process held finds it in the copy as well.
+        self.tables: Mapping[str, Sequence[str]] = {name: tuple(table.c.keys()) for name, table in self._tables.items()}
 
     def rows(self, table: str) -> Iterator[Row]:
-        kept = self._kept[table]
-        query = select(*_at_rest(kept)).order_by(*kept.primary_key)
+        query = select(self._tables[table]).order_by(*self._tables[table].primary_key)
         with _told_where(self._tx, self._place):
             for row in self._tx.execute(query, execution_options={"yield_per": AT_ONCE}):
                 yield tuple(row)
@@ -94,15 +93,7 @@ class SqlContents:
     def add(self, table: str, rows: Sequence[Row]) -> None:
         columns = self.tables[table]
         with _told_where(self._tx, self._place):
-            self._tx.execute(insert(self._kept[table]), [dict(zip(columns, row, strict=True)) for row in rows])
-
-
-_HELD = ("lease_owner", "lease_expires_at")
-
-
-def _at_rest(table: Table) -> list[Any]:
-    """Nobody holds anything: what is held by a process that is not there would never be given back."""
-    return [null().label(column.name) if column.name in _HELD else column for column in table.columns]
+            self._tx.execute(insert(self._tables[table]), [dict(zip(columns, row, strict=True)) for row in rows])
 
 
 @contextmanager
