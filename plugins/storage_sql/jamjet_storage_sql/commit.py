@@ -14,7 +14,8 @@ from sqlalchemy import Connection
 
 from jamjet_kernel import Commit, Conflict, JamJetError, LeaseLost, LimitReached, SequenceConflict
 
-from . import approvals, audit, concurrency, dead_letters, executions, receipts, tenants, timers, work
+from . import approvals, audit, batches, concurrency, dead_letters, executions, receipts, tenants, timers, work
+from .batches import Answers, Batch
 from .bulk import Bulk, Row
 from .transactions import database_errors
 from .wire import Answer, Request, wire_of
@@ -44,29 +45,41 @@ GROUP = 32
 """Commits that are written together once more, when a batch as a whole was refused."""
 
 
-def write(tx: Connection, commits: Sequence[Commit]) -> None:
+def write(tx: Connection, commits: Sequence[Commit], batch: Batch | None) -> Answers:
     """All of them, in few statements. What a later commit undoes of an earlier one is not written at all."""
     told = audit.told_by(commits)
-    held = _take(tx, [*_steps(commits), Step(*audit.hold(told))])
+    held = _take(tx, [*_marks(batch), *_steps(commits), Step(*audit.hold(told))])
     audit.append_held(tx, told, held)
+    return _answered(batch, [None] * len(commits))
 
 
-def write_each(tx: Connection, commits: Sequence[Commit]) -> list[JamJetError | None]:
+def write_each(tx: Connection, commits: Sequence[Commit], batch: Batch | None) -> Answers:
     """Answers why each was refused. What follows a refused commit in its execution is refused too."""
     lost: set[tuple[str, str]] = set()
-    answers: list[JamJetError | None] = []
+    answers: Answers = []
+    _take(tx, _marks(batch))
     for start in range(0, len(commits), GROUP):
         answers.extend(_write_group(tx, commits[start : start + GROUP], lost))
     audit_of = [commit for commit, refusal in zip(commits, answers, strict=True) if refusal is None]
     if told := audit.told_by(audit_of):
         audit.append_told(tx, told)
+    return _answered(batch, answers)
+
+
+def _marks(batch: Batch | None) -> list[Step]:
+    return [] if batch is None else [Step(batches.MARK, [batch.row], batches.NotNext)]
+
+
+def _answered(batch: Batch | None, answers: Answers) -> Answers:
+    if batch is not None:
+        batch.answers = answers
     return answers
 
 
-def _write_group(tx: Connection, commits: Sequence[Commit], lost: set[tuple[str, str]]) -> list[JamJetError | None]:
+def _write_group(tx: Connection, commits: Sequence[Commit], lost: set[tuple[str, str]]) -> Answers:
     if all(_execution(commit) not in lost for commit in commits) and _refusal_of(tx, commits) is None:
         return [None] * len(commits)
-    answers: list[JamJetError | None] = []
+    answers: Answers = []
     for commit in commits:
         error = SomeLost() if _execution(commit) in lost else _refusal_of(tx, [commit])
         if error is not None:
@@ -120,11 +133,11 @@ def _moved_on(commit: Commit) -> Conflict:
 @dataclass(frozen=True)
 class Step:
     """A statement of a batch. Where it does not do what it should, and `as_wished` says when it does, or where a key
-    is there already, the batch is `refused`."""
+    is there already, the batch is `refused` with that."""
 
     bulk: Bulk
     rows: Sequence[Row]
-    refused: type[Refused] | None = None
+    refused: type[Exception] | None = None
     as_wished: Callable[[Answer], bool] | None = None
 
     def is_done_by(self, answer: Answer) -> bool:
@@ -134,7 +147,7 @@ class Step:
 
 
 def _take(tx: Connection, steps: Sequence[Step]) -> Answer:
-    """Answers what the last one found. Raises `Refused`."""
+    """Answers what the last one found. Raises what the first that is not done is `refused` with."""
     requests: list[Request] = [(step.bulk, step.rows) for step in steps]
     answers = wire_of(tx).exchange(tx, requests)
     answer = Answer(0)

@@ -14,6 +14,7 @@ from jamjet_kernel import (
     Audit,
     Commit,
     DeadLetters,
+    Evicted,
     Executions,
     Hints,
     Invalid,
@@ -31,6 +32,7 @@ from jamjet_kernel import (
 from .agents import SqlAgents
 from .approvals import SqlApprovals
 from .audit import SqlAudit
+from .batches import Batch, Batches, NotNext, outcome
 from .commit import Refused, write, write_each
 from .dead_letters import SqlDeadLetters
 from .executions import SqlExecutions
@@ -73,6 +75,7 @@ class SqlStorage:
             readers=readers,
         )
         self._released = released
+        self._batches = Batches()
         self.exclusive = exclusive
         self.executions: Executions = SqlExecutions(self._transactions)
         self.workflows: Workflows = SqlWorkflows(self._transactions)
@@ -84,24 +87,35 @@ class SqlStorage:
         self.tenants: Tenants = SqlTenants(self._transactions)
         self.tokens: Tokens = SqlTokens(self._transactions)
         self.audit: Audit = SqlAudit(self._transactions)
-        self.workers: Workers = SqlWorkers(self._transactions)
+        self.workers: Workers = SqlWorkers(self._transactions, None if exclusive else self._batches)
         self.dead_letters: DeadLetters = SqlDeadLetters(self._transactions)
         self.hints: Hints | None = None
 
     async def commit(self, commits: Sequence[Commit]) -> list[JamJetError | None]:
         try:
             return await self._commit(commits)
+        except Evicted:
+            raise
         except StorageError as error:
             return [error] * len(commits)
 
     async def _commit(self, commits: Sequence[Commit]) -> list[JamJetError | None]:
+        batch = self._batches.next()
         try:
-            await self._transactions.commit(write, commits)
-        except Unavailable:
+            return await self._write(write, commits, batch)
+        except (Evicted, Unavailable):
             raise
         except (Refused, Invalid, StorageError):
-            return await self._transactions.commit(write_each, commits)
-        return [None] * len(commits)
+            return await self._write(write_each, commits, batch)
+
+    async def _write(
+        self, write: Callable[..., list[JamJetError | None]], commits: Sequence[Commit], batch: Batch | None
+    ) -> list[JamJetError | None]:
+        try:
+            return await self._transactions.commit(write, commits, batch, is_repeatable=batch is not None)
+        except NotNext:
+            assert batch is not None
+            return await self._transactions.commit(outcome, batch)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)

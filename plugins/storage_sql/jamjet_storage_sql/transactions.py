@@ -57,11 +57,11 @@ class Transactions:
     async def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await _submit(self._writer, self._to_write, partial(_apply, function, args, kwargs))
 
-    async def commit(
-        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """As `write`, where nothing that is not of the hot path stands in the way."""
-        return await _submit(self._committer, self._to_write, partial(_apply, function, args, kwargs))
+    async def commit(self, function: Callable[..., T], *args: Any, is_repeatable: bool = False) -> T:
+        """As `write`, where nothing that is not of the hot path stands in the way. `is_repeatable`: run again, the
+        function finds out by itself whether it was committed before."""
+        run = partial(_apply, function, args, {})
+        return await _submit(self._committer, self._to_write, run, is_repeatable=is_repeatable)
 
     def close(self) -> None:
         """Waits for what was begun."""
@@ -110,26 +110,27 @@ class _Connections:
         self._mine = threading.local()
         self._open: set[Connection] = set()
 
-    def run(self, function: Callable[[Connection], T]) -> T:
+    def run(self, function: Callable[[Connection], T], *, is_repeatable: bool = False) -> T:
         """In one transaction, begun again where what stopped it passes. Database errors become `JamJetError`s."""
         try:
-            return self._once(function)
+            return self._once(function, is_repeatable)
         except Passing:
-            answer: T = self._again(self._once, function)
+            answer: T = self._again(self._once, function, is_repeatable)
             return answer
 
-    def _once(self, function: Callable[[Connection], T]) -> T:
+    def _once(self, function: Callable[[Connection], T], is_repeatable: bool) -> T:
         try:
             connection = self._of_this_thread()
             with self._wire.transaction(connection):
                 return function(connection)
         except CommitLost as error:
             self._drop()
-            raise Unavailable(f"whether it was stored is not known: {error}") from error
+            unknown = f"whether it was stored is not known: {error}"
+            raise (Passing(unknown) if is_repeatable else Unavailable(unknown)) from error
         except self._errors as error:
             self._drop()
             refusal = self._wire.refusal(error)
-            raise Passing(str(refusal)) if self._wire.is_passing(error) else refusal from error
+            raise (Passing(str(refusal)) if self._wire.is_passing(error) else refusal) from error
 
     def _of_this_thread(self) -> Connection:
         connection: Connection | None = getattr(self._mine, "connection", None)
@@ -152,9 +153,12 @@ class _Connections:
             self._open.pop().close()
 
 
-async def _submit(executor: Executor, connections: _Connections, function: Callable[[Connection], T]) -> T:
+async def _submit(
+    executor: Executor, connections: _Connections, function: Callable[[Connection], T], *, is_repeatable: bool = False
+) -> T:
+    run = partial(connections.run, function, is_repeatable=is_repeatable)
     try:
-        running = asyncio.get_running_loop().run_in_executor(executor, connections.run, function)
+        running = asyncio.get_running_loop().run_in_executor(executor, run)
     except RuntimeError as error:
         raise StorageError("the storage is closed") from error
     return await running

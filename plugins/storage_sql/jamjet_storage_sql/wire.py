@@ -38,7 +38,7 @@ class Unavailable(StorageError):
 
 
 class Passing(Unavailable):
-    """What stopped the transaction passes. Nothing is stored."""
+    """What stopped the transaction passes."""
 
 
 class Wire(Protocol):

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, delete, or_, select, tuple_, update
 from jamjet_kernel import Worker
 
 from . import schema, timers, work
+from .batches import Batches, number
 from .bulk import insert_new
 from .clock import milliseconds
 from .transactions import Transactions
@@ -21,11 +22,16 @@ PROCESS = "runtime"
 
 
 class SqlWorkers:
-    def __init__(self, transactions: Transactions) -> None:
+    """`batches` are those that a process makes who joins; None where there are no others who could take it for dead."""
+
+    def __init__(self, transactions: Transactions, batches: Batches | None) -> None:
         self._transactions = transactions
+        self._batches = batches
 
     async def join(self, worker: Worker, lease_ms: int) -> None:
-        await self._transactions.write(join, worker, lease_ms)
+        made = await self._transactions.write(join, worker, lease_ms)
+        if self._batches is not None:
+            self._batches.begin(worker, made)
 
     async def see(self, worker: Worker, lease_ms: int) -> None:
         await self._transactions.write(see, worker, lease_ms)
@@ -43,9 +49,11 @@ class SqlWorkers:
         return await self._transactions.read(page, tenant_id)
 
 
-def join(tx: Connection, worker: Worker, lease_ms: int) -> None:
+def join(tx: Connection, worker: Worker, lease_ms: int) -> int:
+    """Answers how many batches it has made."""
     see(tx, worker, lease_ms)
     free_orphans(tx)
+    return number(tx, worker.tenant_id, worker.worker_id) or 0
 
 
 def see(tx: Connection, worker: Worker, lease_ms: int) -> None:
