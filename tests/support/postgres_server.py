@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import LiteralString
 from urllib.parse import quote, urlsplit, urlunsplit
 
+import psutil
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
@@ -67,7 +68,12 @@ class PostgresServer:
 
     def kill(self) -> None:
         """As the kernel would where memory is short: all of it, at once."""
-        self._signal(signal.SIGKILL)
+        killed = self._signal(signal.SIGKILL)
+        while not all(map(_is_dead, killed)):
+            time.sleep(0.01)
+        # Its number may live on as a zombie's, where nobody waits for it, and would pass for a running server.
+        for lock in (self.data / "postmaster.pid", self.socket.with_name(f"{self.socket.name}.lock")):
+            lock.unlink(missing_ok=True)
 
     def pause(self) -> None:
         """It keeps its connections, and answers nothing until `resume`."""
@@ -76,19 +82,16 @@ class PostgresServer:
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, number: int) -> list[psutil.Process]:
         pid = self._installation.get_pid()
         assert pid is not None
-        os.kill(pid, signal.SIGSTOP)  # no more children
-        children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
-        for each in (pid, *map(int, children.split())):
-            try:
-                os.kill(each, number)
-            except ProcessLookupError:
-                pass
-        # Until its parent has taken notice, a dead process passes for one that runs, and keeps the next from starting.
-        for lock in (self.data / "postmaster.pid", self.socket.with_name(f"{self.socket.name}.lock")):
-            lock.unlink()
+        postmaster = psutil.Process(pid)
+        postmaster.suspend()  # no more children
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        return processes
 
     @property
     def socket(self) -> Path:
@@ -105,13 +108,21 @@ class PostgresServer:
 
     def close(self) -> None:
         try:
-            self._pg_ctl("stop", "-m", "immediate", "-w")
+            if (self.data / "postmaster.pid").exists():
+                self._pg_ctl("stop", "-m", "immediate", "-w")
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _pg_ctl(self, *arguments: str) -> None:
         command = [self._installation.bin_path / "pg_ctl", "-D", self._installation.pgdata, *arguments]
         subprocess.run(command, user=self._installation.system_user, check=True, capture_output=True, timeout=60)
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 class Databases:

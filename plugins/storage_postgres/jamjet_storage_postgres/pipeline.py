@@ -76,7 +76,7 @@ class Pipeline:
         found = _of_the_driver(error)
         if isinstance(found, psycopg.DataError) and (found.sqlstate == NUL or "NUL" in str(found)):
             return Invalid("PostgreSQL stores no NUL (\\u0000) in names and other short texts")
-        return StorageError(f"the database refused: {str(found).strip()}")
+        return StorageError(f"the database refused: {_told(found)}")
 
     def _commit(self, tx: Connection, posted: Sequence[Request]) -> None:
         line = _line(tx)
@@ -88,7 +88,7 @@ class Pipeline:
         except psycopg.Error as error:
             if error.sqlstate == IDLE_TOO_LONG:
                 raise
-            raise CommitLost(str(error).strip()) from error
+            raise CommitLost(_told(error)) from error
         if replies.failure is not None:
             raise replies.failure
 
@@ -99,6 +99,11 @@ class Pipeline:
                 spread = self._spreads[bulk] = Spread(bulk, tx.dialect)
             for text, parameters in spread.statements(rows):
                 yield number, text, parameters
+
+
+def _told(error: Exception) -> str:
+    """Below the first line libpq guesses at reasons."""
+    return str(error).strip().partition("\n")[0]
 
 
 def _of_the_driver(error: BaseException) -> Any:

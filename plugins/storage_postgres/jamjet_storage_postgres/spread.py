@@ -60,15 +60,15 @@ class Spread:
         self._kinds = [_kind(each) for each in cut.types]
         # The dialect doubles them, for drivers that look for placeholders.
         self._before, self._after = cut.before.replace("%%", "%"), cut.after.replace("%%", "%")
-        self._few = [self._with_values(count) for count in range(1, FEW + 1)]
-        self._many = self._with_arrays()
+        self.few = [self._with_values(count) for count in range(1, FEW + 1)]
+        self.many = self._with_arrays()
 
     def statements(self, rows: Sequence[Row]) -> Iterator[tuple[bytes, Parameters]]:
         """Their texts and parameters, for all of the rows."""
         if not rows:
             return
         if len(rows) <= FEW:
-            yield self._few[len(rows) - 1], self._values(rows)
+            yield self.few[len(rows) - 1], self._values(rows)
             return
         for start in range(0, len(rows), ROWS):
             yield from self._as_arrays(rows[start : start + ROWS])
@@ -95,7 +95,7 @@ class Spread:
             _array(kind, values) for kind, values in zip(self._kinds, zip(*rows, strict=True), strict=True)
         ]
         if len(rows) == 1 or max(map(len, filter(None, arrays))) <= BYTES:
-            yield self._many, arrays
+            yield self.many, arrays
             return
         half = len(rows) // 2
         yield from self._as_arrays(rows[:half])

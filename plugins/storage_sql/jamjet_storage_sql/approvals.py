@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, tuple_
 from jamjet_kernel import Commit, OpenApproval
 
 from . import schema
-from .bulk import Row, delete_keys, net, upsert
+from .bulk import Row, delete_keys, net, shown, upsert
 from .transactions import Transactions
 
 _approvals = schema.approvals
@@ -71,9 +71,9 @@ def _asked(commit: Commit) -> list[Row]:
             asked.node_id,
             asked.requested_at,
             asked.workflow_id,
-            asked.description,
+            asked.description and shown(asked.description),
             asked.expires_at,
-            asked.tool,
+            asked.tool and shown(asked.tool),
         )
         for asked in commit.ask
     ]

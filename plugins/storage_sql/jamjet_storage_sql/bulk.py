@@ -183,3 +183,8 @@ def insert_of(table: Table, dialect: Dialect) -> Any:
     """One row, whose parameters are named after the columns."""
     insert = _INSERTS[dialect.name](table)
     return insert.values({c.name: bindparam(c.name, type_=c.type) for c in table.columns})
+
+
+def shown(text: str) -> str:
+    """Of a text that people read and that may come from anywhere: PostgreSQL stores no NUL in one."""
+    return text.replace("\0", "\ufffd")

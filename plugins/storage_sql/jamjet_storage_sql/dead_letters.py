@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select, tuple_
 from jamjet_kernel import Commit, DeadLetter
 
 from . import schema
-from .bulk import Row, delete_keys, net, upsert
+from .bulk import Row, delete_keys, net, shown, upsert
 from .transactions import Transactions
 
 _letters = schema.dead_letters
@@ -71,7 +71,7 @@ def _buried(commit: Commit) -> list[Row]:
             letter.run_id,
             letter.queue,
             letter.attempts,
-            letter.error,
+            shown(letter.error),
             letter.error_class,
             letter.failed_at,
             letter.workflow_id,

@@ -115,7 +115,7 @@ class SqlStorage:
             return await self._transactions.commit(write, commits, batch, is_repeatable=batch is not None)
         except NotNext:
             assert batch is not None
-            return await self._transactions.commit(outcome, batch)
+            return await self._transactions.read(outcome, batch)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
