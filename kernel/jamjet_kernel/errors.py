@@ -169,6 +169,11 @@ class Evicted(StorageError):
 
     code = "evicted"
 
+    def __init__(self, worker_id: str) -> None:
+        super().__init__(worker_id=worker_id)
+        #: The name that it had when it was. By now it may have another.
+        self.worker_id = worker_id
+
 
 class RemoteFailed(JamJetError):
     """Another server did not answer as it should."""

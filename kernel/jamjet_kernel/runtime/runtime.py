@@ -250,13 +250,12 @@ class Runtime:
         for _ in range(RACES):
             terms = await self.tenants.terms(tenant_id)
             live = await self.lives.get(tenant_id, execution_id)
-            as_who = self.worker_id
             try:
                 return await self._advance(live, terms, event, principal, receipt, delivered, lease)
             except SequenceConflict:
                 continue
-            except Evicted:
-                await self.membership.rejoin(as_who)
+            except Evicted as error:
+                await self.membership.rejoin(error.worker_id)
         raise StorageError(f"execution {execution_id} is changed by others faster than this could be recorded")
 
     async def _advance(
@@ -485,12 +484,11 @@ class Runtime:
         while True:
             live = Live(tenant_id, event.execution_id, graph, nothing, nothing, head_of(nothing))
             self.lives.add(live)
-            as_who = self.worker_id
             try:
                 return await self._advance(live, terms, event, principal, receipt, delivered)
-            except Evicted:
+            except Evicted as error:
                 self.lives.forget(live)
-                await self.membership.rejoin(as_who)
+                await self.membership.rejoin(error.worker_id)
             except Void:  # this process was taken for dead since, and forgot all that it had
                 continue
             except JamJetError:

@@ -82,7 +82,7 @@ def outcome(tx: Connection, batch: Batch) -> Answers:
     """Of a batch that was not next. Raises `Evicted`."""
     stored = number(tx, batch.tenant_id, batch.worker_id)
     if stored is None:
-        raise Evicted
+        raise Evicted(batch.worker_id)
     if stored != batch.number:
         raise StorageError(f"{batch.worker_id} is at batch {stored}, and this is {batch.number}; nothing was stored")
     return batch.answers
