@@ -230,9 +230,10 @@ async def test_more_bytes_than_an_array_may_hold_are_stored(
     assert [event.body for event in await storage.executions.events(TENANT, "e1")] == bodies
 
 
-def test_what_a_commit_writes_finds_its_rows_by_their_keys(postgres_url: str) -> None:
+async def test_what_a_commit_writes_finds_its_rows_by_their_keys(blank_postgres_url: str) -> None:
     """On tables that are empty and were never analyzed: a plan that is made then is kept when they have grown."""
-    engine = engine_of(server_of(postgres_url), connections=1, settings={**SETTINGS, **BY_KEY})
+    await open_server(blank_postgres_url).close()
+    engine = engine_of(server_of(blank_postgres_url), connections=1, settings={**SETTINGS, **BY_KEY})
     bulks = {step.bulk for step in hot_path._steps([commit()])} | {audit._HOLD, audit._MOVE, batches.MARK}
     bulks.remove(executions.COUNT_OPEN)  # which has an index of its own to count in
     with engine.connect() as connection:
