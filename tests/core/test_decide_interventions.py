@@ -370,5 +370,5 @@ def test_a_fork_of_a_completed_execution_is_complete() -> None:
 def test_cancelled_work_is_settled_and_approvals_are_closed() -> None:
     commands = everything().cancel().decisions[-1].commands
 
-    assert SettleWork("a") in commands
+    assert SettleWork("a", "general") in commands
     assert CloseApproval("h") in commands

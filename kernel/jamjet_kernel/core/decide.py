@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -49,11 +50,14 @@ class EnqueueWork:
     attempt: int
     available_at: int
     queue: str
+    concurrency: ev.Concurrency | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SettleWork:
     run_id: str
+    queue: str
+    concurrency: ev.Concurrency | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,9 @@ themselves."""
 LONGEST = 10 * 366 * 86_400
 """Seconds that anything waits at most."""
 
+LONGEST_KEY = 255
+_UNFIT_FOR_A_KEY = re.compile(r"[\x00-\x1f\x7f]")
+
 ENV_MARK = "\ue000env:"
 """Templates do not see the value of a variable, which is a secret often: it is put in when the node runs."""
 
@@ -235,20 +242,15 @@ class _Turn:
             case ev.NodeParked(node_id=str(run_id), attempt=attempt, until=until):
                 # Never the same moment again: (run, attempt, moment) tells one piece of work from another.
                 until = max(until, (self._check_attempt(run_id, event).available_at or 0) + 1)
-                self._withdraw(run_id)
                 self.emit(replace(event, until=until))
-                self._enqueue(run_id, attempt, until)
+                self._requeue(run_id, attempt, until)
             case ev.NodeHeld(node_id=str(run_id)):
                 self._check_attempt(run_id, event)
                 if not self.progress.held:
                     raise InvalidTransition("the execution goes on by now")
-                self._withdraw(run_id)
                 self.emit(event)
-            case ev.NodeStarted(node_id=str(run_id)):
-                self._check_not_left(run_id)
-                self.emit(event)
-                self._limit_attempt(run_id)
-            case ev.NodeProgressed() | ev.ChildWorkflowPaused() | ev.ChildWorkflowResumed():
+                self._settle(run_id)
+            case ev.NodeStarted() | ev.NodeProgressed() | ev.ChildWorkflowPaused() | ev.ChildWorkflowResumed():
                 self.emit(event)
             case ev.WorkflowStarted():
                 self._take_start(event)
@@ -329,11 +331,10 @@ class _Turn:
         policy = self.graph.worker_node(run_id).retry
         wanted = policy.retryable_on is None or event.error.error_class in policy.retryable_on
         if event.retryable and wanted and run.attempt < policy.max_attempts:
-            self._withdraw(run_id)
             self.emit(replace(event, final=False))
             until = self.at + delay_of(policy, run.attempt, event.jitter)
             self.emit(ev.RetryScheduled(at=self.at, node_id=run_id, attempt=run.attempt + 1, until=until))
-            self._enqueue(run_id, run.attempt + 1, until)
+            self._requeue(run_id, run.attempt + 1, until)
         else:
             self._fail(run_id, event.error, event)
 
@@ -341,12 +342,9 @@ class _Turn:
         run = self.progress.run(run_id)
         if run.status is not RunStatus.SCHEDULED or (run.attempt, run.iteration) != (event.attempt, event.iteration):
             raise InvalidTransition(f"{run_id} is {run.status}, attempt {run.attempt}: this result comes too late")
-        self._check_not_left(run_id)
-        return run
-
-    def _check_not_left(self, run_id: str) -> None:
         if run_id in self.progress.left:
             raise InvalidTransition(f"{run_id} waits for the execution to go on, and nobody is at it")
+        return run
 
     def _take_cancel(self, event: ev.WorkflowCancelled) -> None:
         for run_id in self.progress.open_runs():
@@ -456,17 +454,7 @@ class _Turn:
             return self._fail_workflow(ev.Failure(f"the workflow took longer than {limit:g} s", "timeout"))
         if timer_id.endswith("/wait"):
             return self._complete(run_id, None)
-        run = self.progress.run(run_id)
-        if run.status is RunStatus.SCHEDULED:
-            return self._take_failure(run_id, self._too_slow(run_id, run))
         return self._complete(run_id, None, route=TIMEOUT, refusal="nothing came in time", error_class="timeout")
-
-    def _too_slow(self, run_id: str, run: Run) -> ev.NodeFailed:
-        limit = self.graph.worker_node(run_id).timeout
-        error = ev.Failure(f"took longer than {limit:g} s", "timeout", run_id)
-        return ev.NodeFailed(
-            at=self.at, node_id=run_id, error=error, attempt=run.attempt, iteration=run.iteration, retryable=True
-        )
 
     def _take_child_result(self, run_id: str, output: Any) -> None:
         mapping = self.graph.worker_node(run_id).templates.get("output")
@@ -626,8 +614,11 @@ class _Turn:
                 return self._start_child(run_id, node, node.config)
             given = self._input(run_id, node)
             config = self._render(node, "config", run_id) if "config" in node.templates else None
+            concurrency = self._concurrency(run_id, node)
             if self._may_run(run_id, node, config):
-                self.emit(ev.NodeScheduled(at=self.at, node_id=run_id, input=given, config=config))
+                self.emit(
+                    ev.NodeScheduled(at=self.at, node_id=run_id, input=given, config=config, concurrency=concurrency)
+                )
                 self._enqueue(run_id, 1, self.at)
         except (_Broken, ExpressionError) as error:
             self._fail(run_id, ev.Failure(str(error)))
@@ -635,6 +626,13 @@ class _Turn:
 
     def _input(self, run_id: str, node: Node) -> Any:
         return self._render(node, "input", run_id) if "input" in node.templates else msgspec.UNSET
+
+    def _concurrency(self, run_id: str, node: Node) -> ev.Concurrency | None:
+        """None: it shares no key with anything. An empty key is none."""
+        if node.at_once is None:
+            return None
+        key = _key_text(self._render(node, "concurrency", run_id))
+        return ev.Concurrency(key, node.at_once) if key else None
 
     def _render(self, node: Node, name: str, run_id: str) -> Any:
         template = node.templates[name]
@@ -802,14 +800,19 @@ class _Turn:
             self.emit(ev.TimerCreated(at=self.at, node_id=node_id, timer_id=timer_id, fire_at=fire_at))
             self.commands.append(SetTimer(timer_id, fire_at))
 
-    def _limit_attempt(self, run_id: str) -> None:
-        """A worker of this process stops by itself; a remote one's time is kept here, from when it took the node."""
-        timeout = self.graph.worker_node(run_id).timeout
-        self._set_timer(f"{run_id}/timeout", self._later(timeout) if timeout else None)
+    def _requeue(self, run_id: str, attempt: int, until: int) -> None:
+        self._settle(run_id)
+        self._enqueue(run_id, attempt, until)
 
     def _enqueue(self, run_id: str, attempt: int, until: int) -> None:
-        queue = self.graph.worker_node(run_id).queue or "general"
-        self.commands.append(EnqueueWork(run_id, attempt, until, queue))
+        concurrency = self.progress.run(run_id).concurrency
+        self.commands.append(EnqueueWork(run_id, attempt, until, self._queue(run_id), concurrency))
+
+    def _settle(self, run_id: str) -> None:
+        self.commands.append(SettleWork(run_id, self._queue(run_id), self.progress.run(run_id).concurrency))
+
+    def _queue(self, run_id: str) -> str:
+        return self.graph.worker_node(run_id).queue or "general"
 
     # Ending a node
 
@@ -991,16 +994,12 @@ class _Turn:
     def _release(self, run_id: str) -> None:
         """Withdraws what was arranged for the run."""
         run = self.progress.run(run_id)
+        if run.status is RunStatus.SCHEDULED and run_id not in self.progress.left:
+            self._settle(run_id)
         if run.approval is not None:
             self.commands.append(CloseApproval(run_id))
         if run.child_execution_id is not None:
             self.commands.append(CancelChild(run.child_execution_id))
-        self._withdraw(run_id)
-
-    def _withdraw(self, run_id: str) -> None:
-        """The work that waits or is being done for the run, and its timers."""
-        if self.progress.run(run_id).status is RunStatus.SCHEDULED and run_id not in self.progress.left:
-            self.commands.append(SettleWork(run_id))
         if self.progress.timers:
             self.commands += map(CancelTimer, timers_of(self.progress, run_id))
 
@@ -1124,6 +1123,16 @@ def _configured(node: Node, config: dict[str, Any] | None) -> BaseModel | None:
         return node.rendered(config)
     except ValidationError:
         return None  # the worker will say what is wrong
+
+
+def _key_text(value: Any) -> str:
+    """A concurrency key, as every database can store and index it."""
+    if not isinstance(value, str | int | float | None):
+        raise _Broken(f"concurrency.key is a text or a number, not {type(value).__name__}")
+    key = "" if value is None else str(value)
+    if len(key) > LONGEST_KEY or _UNFIT_FOR_A_KEY.search(key):
+        raise _Broken(f"concurrency.key: {key[:40]!r} is no text of at most {LONGEST_KEY} printable characters")
+    return key
 
 
 def _tool_of(configured: BaseModel | None) -> str | None:

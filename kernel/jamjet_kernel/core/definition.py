@@ -107,6 +107,13 @@ class DataPolicy(Strict):
         return value
 
 
+class Concurrency(Strict):
+    """How many pieces of work with the same key are done at a time. The key is a template."""
+
+    key: str
+    limit: int = Field(1, ge=1, le=1_000_000)
+
+
 class EdgeSpec(Strict):
     source: str = Field(alias="from")
     target: str = Field(alias="to")
@@ -126,7 +133,8 @@ class NodeSpec(Strict):
     output_key: str | None = None
     input_mapping: dict[str, JsonValue] | str | None = None
     on_error: str | None = None
-    queue: str | None = None
+    queue: str | None = Field(None, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")
+    concurrency: Concurrency | None = None
 
 
 class Definition(Strict):

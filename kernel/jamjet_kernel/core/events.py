@@ -41,6 +41,13 @@ class Parent(msgspec.Struct, frozen=True):
     depth: int = 1
 
 
+class Concurrency(msgspec.Struct, frozen=True):
+    """Of a tenant's work with this key at most `limit` pieces are done at a time."""
+
+    key: str
+    limit: int
+
+
 class Origin(msgspec.Struct, frozen=True):
     """The execution and sequence that a fork was taken from."""
 
@@ -67,6 +74,8 @@ class WorkflowStarted(Base, frozen=True, kw_only=True):
     progress: dict[str, Any] | None = None
     rerun: tuple[str, ...] = ()
     actor: str | None = None
+    #: Of its work, and of its children's: the higher is done first.
+    priority: int = 0
 
 
 class WorkflowCompleted(Base, frozen=True, kw_only=True):
@@ -113,15 +122,14 @@ class NodeScheduled(Base, frozen=True, kw_only=True):
     attempt: int = 1
     input: Any = msgspec.UNSET
     config: dict[str, Any] | None = None
+    concurrency: Concurrency | None = None
 
 
 class NodeStarted(Base, frozen=True, kw_only=True):
-    """A remote worker took the node; a process of the runtime starts at once and says nothing. `worker_id` is what it
-    calls itself, `actor` who the server knows it was."""
+    """A worker of another process took the node. One of this process starts at once and says nothing."""
 
     attempt: int
     worker_id: str
-    actor: str | None = None
 
 
 class NodeProgressed(Base, frozen=True, kw_only=True):
@@ -132,10 +140,7 @@ class NodeProgressed(Base, frozen=True, kw_only=True):
 
 
 class NodeCompleted(Base, frozen=True, kw_only=True):
-    """`taken` and `dead` are the targets of the edges out of the node, `loops` those of the edges back.
-
-    `lease_fence`: of the lease that a remote worker brought the result under.
-    """
+    """`taken` and `dead` are the targets of the edges out of the node, `loops` those of the edges back."""
 
     output: Any = None
     attempt: int = 1
@@ -146,7 +151,6 @@ class NodeCompleted(Base, frozen=True, kw_only=True):
     loops: tuple[str, ...] = ()
     duration_ms: float | None = None
     usage: Usage | None = None
-    lease_fence: int | None = None
 
 
 class NodeFailed(Base, frozen=True, kw_only=True):
@@ -165,7 +169,6 @@ class NodeFailed(Base, frozen=True, kw_only=True):
     dead: tuple[str, ...] = ()
     loops: tuple[str, ...] = ()
     duration_ms: float | None = None
-    lease_fence: int | None = None
 
 
 class NodeSkipped(Base, frozen=True, kw_only=True):
@@ -178,8 +181,7 @@ class NodeCancelled(Base, frozen=True, kw_only=True):
 
 
 class NodeParked(Base, frozen=True, kw_only=True):
-    """The other side asked to wait, or a remote worker gave the node back; the same attempt is made again at
-    `until`."""
+    """The other side asked to wait; the same attempt is made again at `until`."""
 
     attempt: int
     until: int

@@ -76,6 +76,8 @@ class Node:
     items: Expression | None = None
     body: Node | None = None
     queue: str | None = None
+    at_once: int | None = None
+    """Of the work with the key that its template `concurrency` renders."""
 
     @cached_property
     def names_tool(self) -> bool:
@@ -356,6 +358,9 @@ class _Builder:
         templates = self._templates(spec, config, raw, place, kind_place, control)
         if spec.on_error and control and isinstance(config, End | Parallel | Finalizer):
             self._problem(f"{place}.on_error", f"a {kind['type']} node cannot fail")
+        if spec.concurrency and control:
+            message = f"a {kind['type']} node does no work of its own; say it of nodes that do, such as a map's body"
+            self._problem(f"{place}.concurrency", message)
         return Node(
             id=node_id,
             kind=kind["type"],
@@ -370,6 +375,7 @@ class _Builder:
             items=self._expression(config.items, f"{kind_place}.items") if isinstance(config, Map) else None,
             body=self._body(node_id, config, kind_place),
             queue=spec.queue,
+            at_once=spec.concurrency.limit if spec.concurrency else None,
         )
 
     def _with_references(self, model: type[BaseModel], kind: dict[str, Any]) -> dict[str, Any]:
@@ -400,6 +406,8 @@ class _Builder:
         found: dict[str, Template | None] = {}
         if spec.input_mapping is not None:
             found["input"] = self._template(spec.input_mapping, f"{place}.input_mapping")
+        if spec.concurrency is not None:
+            found["concurrency"] = self._key(spec.concurrency.key, f"{place}.concurrency.key")
         match config:
             case Wait():
                 for name in ("correlation_key", "duration", "until"):
@@ -427,6 +435,12 @@ class _Builder:
                 datetime.fromisoformat(config.until)
             except ValueError:
                 self._problem(f"{place}.until", f"{config.until!r} is not a time; try '2026-03-12T10:00:00Z'")
+
+    def _key(self, source: str, place: str) -> Template | None:
+        parsed = self._template(source, place)
+        if parsed is not None and "env" in parsed.names:
+            self._problem(place, "is stored as it is rendered, so it may not hold env, which are secrets often")
+        return parsed
 
     def _template(self, value: Any, place: str) -> Template | None:
         try:

@@ -76,6 +76,7 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     #: UNSET: the run is a map's item and its input is the item.
     input: Any = msgspec.UNSET
     config: dict[str, Any] | None = None
+    concurrency: ev.Concurrency | None = None
     available_at: int | None = None
     approval: ev.ApprovalRequested | None = None
     correlation_key: str | None = None
@@ -83,6 +84,9 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     items: list[Any] | None = None
     items_begun: int = 0
     items_done: int = 0
+    #: Of a run that failed for good: when, and how many of its attempts came to a worker.
+    failed_at: int | None = None
+    tries: int = 0
 
 
 class Consumed(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -101,6 +105,7 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     execution_id: str = ""
     workflow_id: str = ""
     workflow_version: str = ""
+    priority: int = 0
     input: dict[str, Any] = {}
     state: dict[str, Any] = {}
     nodes: Mapping[str, Run] = {}
@@ -216,11 +221,10 @@ def _fold(progress: Progress, event: ev.Event) -> Progress:
             return _with_run(progress, node_id, _closed(run, status), settle=((), dead))
         case ev.NodeParked(node_id=str(node_id), until=until) | ev.RetryScheduled(node_id=str(node_id), until=until):
             run = _expect(progress, event, node_id, {RunStatus.SCHEDULED})
-            requeued = _with_run(progress, node_id, replace(run, attempt=event.attempt, available_at=until))
-            return replace(requeued, timers=_without_timers(progress, node_id))
+            return _with_run(progress, node_id, replace(run, attempt=event.attempt, available_at=until))
         case ev.NodeHeld(node_id=str(node_id)):
             _expect(progress, event, node_id, {RunStatus.SCHEDULED})
-            return replace(progress, left=(*progress.left, node_id), timers=_without_timers(progress, node_id))
+            return replace(progress, left=(*progress.left, node_id))
         case ev.MapStarted(node_id=str(node_id), items=items):
             run = _set_out(progress, event, node_id, RunStatus.DELEGATED)
             return _with_run(progress, node_id, replace(run, items=items))
@@ -305,6 +309,7 @@ def _started(event: ev.WorkflowStarted) -> Progress:
         execution_id=event.execution_id,
         workflow_id=event.workflow_id,
         workflow_version=event.workflow_version,
+        priority=event.priority,
         input=event.input,
         parent=event.parent,
         forked_from=event.forked_from,
@@ -341,7 +346,14 @@ def _failed(progress: Progress, run_id: str, event: ev.NodeFailed) -> Progress:
     run = _ending(progress, event, run_id)
     if not event.final:
         return _with_run(progress, run_id, replace(run, error=event.error))
-    over = replace(_closed(run, RunStatus.FAILED), error=event.error, handled=event.handled, taken=event.taken)
+    over = replace(
+        _closed(run, RunStatus.FAILED),
+        error=event.error,
+        handled=event.handled,
+        taken=event.taken,
+        failed_at=event.at,
+        tries=run.attempt if run.status is RunStatus.SCHEDULED else 0,
+    )
     after = _with_run(progress, run_id, over, settle=(event.taken, event.dead))
     if event.handled:
         looping = progress.looping + event.loops
@@ -362,6 +374,7 @@ def _scheduled(progress: Progress, run_id: str, event: ev.NodeScheduled) -> Prog
         run.output,
         input=given,
         config=event.config,
+        concurrency=event.concurrency,
         available_at=event.at,
     )
     return _with_run(progress, run_id, scheduled)
