@@ -7,17 +7,22 @@ not finished when the process died is in the storage, and is run again by whoeve
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import logging
-from collections import deque
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
+from pydantic import BaseModel, ValidationError
+
 from ..core import events as ev
-from ..core.progress import Run
-from ..errors import Conflict, NodeFailed, NotFound, RateLimited, StorageError
+from ..core.decide import ENV_MARK
+from ..core.graph import Node, problems_of
+from ..core.progress import Run, RunStatus
+from ..errors import Conflict, NodeFailed, NotFound, Problem, RateLimited, StorageError
 from ..ports import Lease, NodeCall, NodeExecutor, NodeResult, WorkItem
-from ..results import as_json, jsonable
-from .calls import Prepared, failed, obstacle, prepared, refused, wanted
+from ..results import as_json, copied, jsonable
 from .commits import FENCES
 from .live import Live
 
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("jamjet.worker")
 node_log = logging.getLogger("jamjet.node")
 
+MOST_LOSSES = 20
+"""Workers that one piece of work may cost: more than any row of accidents, and fewer than for ever."""
+
 RunKey: TypeAlias = tuple[str, str, str]
 """(tenant_id, execution_id, run_id)"""
 
@@ -35,7 +43,7 @@ Fence: TypeAlias = int
 
 
 class Worker:
-    """Runs at most `concurrency` nodes at a time; the others wait in the order in which they came."""
+    """Runs at most `concurrency` nodes at a time; of the others the most urgent is the next, then what came first."""
 
     def __init__(
         self, runtime: Runtime, executors: Mapping[str, NodeExecutor], env: Mapping[str, str], concurrency: int
@@ -47,7 +55,8 @@ class Worker:
         self._tasks: dict[RunKey, dict[Fence, asyncio.Task[None]]] = {}
         self._alive: set[asyncio.Task[None]] = set()
         self._running: set[asyncio.Task[None]] = set()
-        self._backlog: deque[WorkItem] = deque()
+        self._backlog = Backlog()
+        self._not_begun: list[WorkItem] = []
         self._stopping = False
 
     @property
@@ -65,10 +74,13 @@ class Worker:
 
     def dispatch(self, item: WorkItem) -> None:
         run = _run_key(item)
-        if self._stopping or item.fence in self._tasks.get(run, ()):
+        if item.fence in self._tasks.get(run, ()):
+            return
+        if self._stopping:
+            self._hand_back([item])
             return
         if self.running >= self._concurrency:
-            self._backlog.append(item)
+            self._backlog.add(item)
             return
         task = asyncio.create_task(self._work(item))
         self._tasks.setdefault(run, {})[item.fence] = task
@@ -87,9 +99,33 @@ class Worker:
         for task in list(self._running):
             task.cancel()
 
-    async def stop(self, grace: float) -> None:
-        """Starts nothing more, and gives what runs some seconds. The rest is left for the next start."""
+    def drain(self) -> None:
+        """Starts nothing more. What has not begun goes to others."""
         self._stopping = True
+        self._hand_back(self._backlog.clear())
+
+    def _hand_back(self, items: Iterable[WorkItem]) -> None:
+        if self._runtime.storage.exclusive:  # it is free for the next start as soon as this process has left
+            return
+        is_under_way = bool(self._not_begun)
+        self._not_begun.extend(items)
+        if self._not_begun and not is_under_way:
+            task = asyncio.create_task(self._give_back())
+            self._alive.add(task)
+            task.add_done_callback(self._alive.discard)
+
+    async def _give_back(self) -> None:
+        items, self._not_begun = self._not_begun, []
+        try:
+            await self._runtime.storage.work.give_back(items)
+        except StorageError as error:
+            log.warning("%d nodes go to others only when this process has left: %s", len(items), error)
+        else:
+            self._runtime.gossip.work()
+
+    async def stop(self, grace: float) -> None:
+        """Gives what runs some seconds. The rest is free for others as soon as this process has left."""
+        self.drain()
         if tasks := set(self._alive):
             _, late = await asyncio.wait(tasks, timeout=grace)
             for task in late:
@@ -123,7 +159,7 @@ class Worker:
             if not pieces:
                 del self._tasks[run]
         while self._backlog and self.running < self._concurrency and not self._stopping:
-            self.dispatch(self._backlog.popleft())
+            self.dispatch(self._backlog.take())
         self._runtime.recovery.room()
 
     async def _live(self, item: WorkItem) -> Live | None:
@@ -144,22 +180,33 @@ class Worker:
         live = await self._live(item)
         if live is None:
             return None
-        run = wanted(live.committed, item)
-        if run is None:
+        progress = live.committed
+        run = progress.run(item.run_id)
+        if run.status is not RunStatus.SCHEDULED or run.attempt != item.attempt:
             return None
-        if (instead := obstacle(live.committed, item, run)) is not None:
-            return instead
+        if progress.held:
+            return ev.NodeHeld(at=0, node_id=item.run_id, attempt=run.attempt, iteration=run.iteration)
+        if item.losses >= MOST_LOSSES:
+            return _given_up(item, run)
+        node = live.graph.worker_node(item.run_id)
         began = self._runtime.world.stopwatch()
         try:
-            result = await self._execute(live, item, run)
+            result = await self._execute(live, node, item, run)
         except RateLimited as limit:
             until = self._runtime.world.now() + round(max(0.0, limit.retry_after) * 1000)
             return ev.NodeParked(
                 at=0, node_id=item.run_id, attempt=run.attempt, iteration=run.iteration, until=until, reason=str(limit)
             )
-        except NodeFailed as failure:
-            return failed(
-                item.run_id, run, failure, jitter=self._runtime.world.chance(), duration_ms=self._since(began)
+        except NodeFailed as failed:
+            return ev.NodeFailed(
+                at=0,
+                node_id=item.run_id,
+                attempt=run.attempt,
+                iteration=run.iteration,
+                error=ev.Failure(str(failed), failed.error_class, item.run_id, failed.details),
+                retryable=failed.retryable,
+                jitter=self._runtime.world.chance(),
+                duration_ms=self._since(began),
             )
         return ev.NodeCompleted(
             at=0,
@@ -175,13 +222,13 @@ class Worker:
     def _since(self, began: float) -> float:
         return round(self._runtime.world.stopwatch() - began, 3)
 
-    async def _execute(self, live: Live, item: WorkItem, run: Run) -> NodeResult:
-        call = prepared(live, item, run, self._env)
-        executor, given = self._executors[call.node.kind], self._call(call, item, run)
+    async def _execute(self, live: Live, node: Node, item: WorkItem, run: Run) -> NodeResult:
+        call = self._call(live, node, item, run)
+        executor = self._executors[node.kind]
         try:
-            if call.node.timeout is None:
-                return as_json(await executor.execute(given))
-            return as_json(await _within(call.node.timeout, executor.execute(given)))
+            if node.timeout is None:
+                return as_json(await executor.execute(call))
+            return as_json(await _within(node.timeout, executor.execute(call)))
         except (NodeFailed, RateLimited):
             raise
         except TimeoutError as error:
@@ -194,24 +241,44 @@ class Worker:
             log.warning("node %s of %s broke", item.run_id, item.execution_id, exc_info=error)
             raise NodeFailed(f"{type(error).__name__}: {error}") from error
 
-    def _call(self, call: Prepared, item: WorkItem, run: Run) -> NodeCall:
+    def _call(self, live: Live, node: Node, item: WorkItem, run: Run) -> NodeCall:
+        given = copied(live.committed.input_of(item.run_id))
+        config: BaseModel | None = node.config
+        if any("env" in template.names for template in node.templates.values()):
+            given = self._with_env(given)
+            run = msgspec.structs.replace(run, config=self._with_env(run.config))
+        if config is None:
+            config = _rendered(node, run)
+
         async def emit(data: Any) -> None:
             event = ev.NodeProgressed(at=0, node_id=item.run_id, attempt=run.attempt, data=jsonable(data))
             await self._runtime.record(item.tenant_id, item.execution_id, event)
 
-        timeout = call.node.timeout
         return NodeCall(
             execution_id=item.execution_id,
             node_id=item.run_id,
             attempt=run.attempt,
-            config=call.config,
-            input=call.input,
-            idempotency_key=call.idempotency_key,
+            config=config,
+            input=given,
+            idempotency_key=f"{item.execution_id}:{item.run_id}:{run.iteration}",
             tenant_id=item.tenant_id,
-            deadline=None if timeout is None else asyncio.get_running_loop().time() + timeout,
+            deadline=None if node.timeout is None else asyncio.get_running_loop().time() + node.timeout,
             logger=node_log,
             emit=emit,
         )
+
+    def _with_env(self, value: Any) -> Any:
+        """Puts the environment's values where the templates left marks."""
+        match value:
+            case str() if ENV_MARK in value:
+                for name, secret in self._env.items():
+                    value = value.replace(f"{ENV_MARK}{name}\ue001", secret)
+                return value
+            case dict():
+                return {key: self._with_env(inner) for key, inner in value.items()}
+            case list():
+                return [self._with_env(inner) for inner in value]
+        return value
 
     async def _report(self, item: WorkItem, event: ev.Event) -> bool:
         """Records the result. A storage that fails is asked again: the work is done, its result is not kept yet.
@@ -232,7 +299,29 @@ class Worker:
                 if not isinstance(event, ev.NodeCompleted):
                     raise
                 log.warning("the result of %s in %s is refused", item.run_id, item.execution_id, exc_info=error)
-                event = refused(event, error)
+                event = _refused(event, error)
+
+
+class Backlog:
+    """What waits, the most urgent first, then what came first."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, WorkItem]] = []
+        self._count = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, item: WorkItem) -> None:
+        heapq.heappush(self._heap, (-item.priority, next(self._count), item))
+
+    def take(self) -> WorkItem:
+        return heapq.heappop(self._heap)[-1]
+
+    def clear(self) -> list[WorkItem]:
+        """Answers what there was."""
+        left, self._heap = self._heap, []
+        return [item for _, _, item in left]
 
 
 async def _within(seconds: float, work: Awaitable[NodeResult]) -> NodeResult:
@@ -252,3 +341,39 @@ def _run_key(item: WorkItem) -> RunKey:
 
 def _was_claimed(item: WorkItem) -> bool:
     return item.fence & ((1 << FENCES) - 1) > 0
+
+
+def _given_up(item: WorkItem, run: Run) -> ev.NodeFailed:
+    message = f"{item.losses} workers died with it: it seems to be the node that kills them"
+    return ev.NodeFailed(
+        at=0,
+        node_id=item.run_id,
+        attempt=run.attempt,
+        iteration=run.iteration,
+        error=ev.Failure(message, "custom", item.run_id),
+        retryable=False,
+    )
+
+
+def _refused(event: ev.NodeCompleted, error: Exception) -> ev.NodeFailed:
+    reason = f"its result cannot be taken in: {type(error).__name__}: {error}"
+    return ev.NodeFailed(
+        at=0,
+        node_id=event.node_id,
+        attempt=event.attempt,
+        iteration=event.iteration,
+        error=ev.Failure(reason, node_id=event.node_id),
+        duration_ms=event.duration_ms,
+    )
+
+
+def _rendered(node: Node, run: Run) -> BaseModel:
+    try:
+        return node.rendered(run.config)
+    except ValidationError as error:
+        problems = list(problems_of(error, f"{node.id}.{node.kind}"))
+        raise NodeFailed(_sentence(problems), retryable=False) from error
+
+
+def _sentence(problems: list[Problem]) -> str:
+    return "after rendering its templates the configuration is not valid: " + "; ".join(map(str, problems))
