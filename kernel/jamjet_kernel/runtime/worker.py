@@ -13,16 +13,12 @@ import logging
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import msgspec
-from pydantic import BaseModel, ValidationError
-
 from ..core import events as ev
-from ..core.decide import ENV_MARK
-from ..core.graph import Node, problems_of
-from ..core.progress import Run, RunStatus
-from ..errors import Conflict, NodeFailed, NotFound, Problem, RateLimited, StorageError
+from ..core.progress import Run
+from ..errors import Conflict, NodeFailed, NotFound, RateLimited, StorageError
 from ..ports import Lease, NodeCall, NodeExecutor, NodeResult, WorkItem
-from ..results import as_json, copied, jsonable
+from ..results import as_json, jsonable
+from .calls import Prepared, failed, obstacle, prepared, refused, wanted
 from .commits import FENCES
 from .live import Live
 
@@ -31,9 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jamjet.worker")
 node_log = logging.getLogger("jamjet.node")
-
-MOST_LOSSES = 20
-"""Workers that one piece of work may cost: more than any row of accidents, and fewer than for ever."""
 
 RunKey: TypeAlias = tuple[str, str, str]
 """(tenant_id, execution_id, run_id)"""
@@ -180,33 +173,22 @@ class Worker:
         live = await self._live(item)
         if live is None:
             return None
-        progress = live.committed
-        run = progress.run(item.run_id)
-        if run.status is not RunStatus.SCHEDULED or run.attempt != item.attempt:
+        run = wanted(live.committed, item)
+        if run is None:
             return None
-        if progress.held:
-            return ev.NodeHeld(at=0, node_id=item.run_id, attempt=run.attempt, iteration=run.iteration)
-        if item.losses >= MOST_LOSSES:
-            return _given_up(item, run)
-        node = live.graph.worker_node(item.run_id)
+        if (instead := obstacle(live.committed, item, run)) is not None:
+            return instead
         began = self._runtime.world.stopwatch()
         try:
-            result = await self._execute(live, node, item, run)
+            result = await self._execute(live, item, run)
         except RateLimited as limit:
             until = self._runtime.world.now() + round(max(0.0, limit.retry_after) * 1000)
             return ev.NodeParked(
                 at=0, node_id=item.run_id, attempt=run.attempt, iteration=run.iteration, until=until, reason=str(limit)
             )
-        except NodeFailed as failed:
-            return ev.NodeFailed(
-                at=0,
-                node_id=item.run_id,
-                attempt=run.attempt,
-                iteration=run.iteration,
-                error=ev.Failure(str(failed), failed.error_class, item.run_id, failed.details),
-                retryable=failed.retryable,
-                jitter=self._runtime.world.chance(),
-                duration_ms=self._since(began),
+        except NodeFailed as failure:
+            return failed(
+                item.run_id, run, failure, jitter=self._runtime.world.chance(), duration_ms=self._since(began)
             )
         return ev.NodeCompleted(
             at=0,
@@ -222,13 +204,13 @@ class Worker:
     def _since(self, began: float) -> float:
         return round(self._runtime.world.stopwatch() - began, 3)
 
-    async def _execute(self, live: Live, node: Node, item: WorkItem, run: Run) -> NodeResult:
-        call = self._call(live, node, item, run)
-        executor = self._executors[node.kind]
+    async def _execute(self, live: Live, item: WorkItem, run: Run) -> NodeResult:
+        call = prepared(live, item, run, self._env)
+        executor, given = self._executors[call.node.kind], self._call(call, item, run)
         try:
-            if node.timeout is None:
-                return as_json(await executor.execute(call))
-            return as_json(await _within(node.timeout, executor.execute(call)))
+            if call.node.timeout is None:
+                return as_json(await executor.execute(given))
+            return as_json(await _within(call.node.timeout, executor.execute(given)))
         except (NodeFailed, RateLimited):
             raise
         except TimeoutError as error:
@@ -241,44 +223,24 @@ class Worker:
             log.warning("node %s of %s broke", item.run_id, item.execution_id, exc_info=error)
             raise NodeFailed(f"{type(error).__name__}: {error}") from error
 
-    def _call(self, live: Live, node: Node, item: WorkItem, run: Run) -> NodeCall:
-        given = copied(live.committed.input_of(item.run_id))
-        config: BaseModel | None = node.config
-        if any("env" in template.names for template in node.templates.values()):
-            given = self._with_env(given)
-            run = msgspec.structs.replace(run, config=self._with_env(run.config))
-        if config is None:
-            config = _rendered(node, run)
-
+    def _call(self, call: Prepared, item: WorkItem, run: Run) -> NodeCall:
         async def emit(data: Any) -> None:
             event = ev.NodeProgressed(at=0, node_id=item.run_id, attempt=run.attempt, data=jsonable(data))
             await self._runtime.record(item.tenant_id, item.execution_id, event)
 
+        timeout = call.node.timeout
         return NodeCall(
             execution_id=item.execution_id,
             node_id=item.run_id,
             attempt=run.attempt,
-            config=config,
-            input=given,
-            idempotency_key=f"{item.execution_id}:{item.run_id}:{run.iteration}",
+            config=call.config,
+            input=call.input,
+            idempotency_key=call.idempotency_key,
             tenant_id=item.tenant_id,
-            deadline=None if node.timeout is None else asyncio.get_running_loop().time() + node.timeout,
+            deadline=None if timeout is None else asyncio.get_running_loop().time() + timeout,
             logger=node_log,
             emit=emit,
         )
-
-    def _with_env(self, value: Any) -> Any:
-        """Puts the environment's values where the templates left marks."""
-        match value:
-            case str() if ENV_MARK in value:
-                for name, secret in self._env.items():
-                    value = value.replace(f"{ENV_MARK}{name}\ue001", secret)
-                return value
-            case dict():
-                return {key: self._with_env(inner) for key, inner in value.items()}
-            case list():
-                return [self._with_env(inner) for inner in value]
-        return value
 
     async def _report(self, item: WorkItem, event: ev.Event) -> bool:
         """Records the result. A storage that fails is asked again: the work is done, its result is not kept yet.
@@ -299,7 +261,7 @@ class Worker:
                 if not isinstance(event, ev.NodeCompleted):
                     raise
                 log.warning("the result of %s in %s is refused", item.run_id, item.execution_id, exc_info=error)
-                event = _refused(event, error)
+                event = refused(event, error)
 
 
 class Backlog:
@@ -341,39 +303,3 @@ def _run_key(item: WorkItem) -> RunKey:
 
 def _was_claimed(item: WorkItem) -> bool:
     return item.fence & ((1 << FENCES) - 1) > 0
-
-
-def _given_up(item: WorkItem, run: Run) -> ev.NodeFailed:
-    message = f"{item.losses} workers died with it: it seems to be the node that kills them"
-    return ev.NodeFailed(
-        at=0,
-        node_id=item.run_id,
-        attempt=run.attempt,
-        iteration=run.iteration,
-        error=ev.Failure(message, "custom", item.run_id),
-        retryable=False,
-    )
-
-
-def _refused(event: ev.NodeCompleted, error: Exception) -> ev.NodeFailed:
-    reason = f"its result cannot be taken in: {type(error).__name__}: {error}"
-    return ev.NodeFailed(
-        at=0,
-        node_id=event.node_id,
-        attempt=event.attempt,
-        iteration=event.iteration,
-        error=ev.Failure(reason, node_id=event.node_id),
-        duration_ms=event.duration_ms,
-    )
-
-
-def _rendered(node: Node, run: Run) -> BaseModel:
-    try:
-        return node.rendered(run.config)
-    except ValidationError as error:
-        problems = list(problems_of(error, f"{node.id}.{node.kind}"))
-        raise NodeFailed(_sentence(problems), retryable=False) from error
-
-
-def _sentence(problems: list[Problem]) -> str:
-    return "after rendering its templates the configuration is not valid: " + "; ".join(map(str, problems))
