@@ -139,6 +139,12 @@ class Play:
 
     # Facts
 
+    def take(self, run_id: str, worker_id: str = "w1") -> Play:
+        """A remote worker does."""
+        attempt = self.progress.run(run_id).attempt
+        self.record(ev.NodeStarted(at=0, node_id=run_id, attempt=attempt, worker_id=worker_id))
+        return self
+
     def complete(self, run_id: str, output: Any = None, **more: Any) -> Play:
         run = self.progress.run(run_id)
         self.record(

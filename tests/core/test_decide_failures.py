@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -129,6 +130,70 @@ def test_a_late_parking_is_refused() -> None:
 
     with pytest.raises(InvalidTransition):
         it.park("a", it.at)
+
+
+# Attempts of remote workers
+
+
+def taken(timeout: float | None = 30, **policy: Any) -> Play:
+    node = {**WORK, "node_timeout_secs": timeout, "retry_policy": {"max_attempts": 2, "initial_delay": 1, **policy}}
+    return play({"a": node, "b": None}, "a>b").take("a")
+
+
+def test_the_time_of_an_attempt_elsewhere_counts_from_when_it_was_taken() -> None:
+    it = taken(30)
+
+    assert it.timers == {"a/timeout": it.at + 30_000}
+
+
+def test_without_a_limit_there_is_no_timer() -> None:
+    assert taken(None).timers == {}
+
+
+def test_an_attempt_elsewhere_that_takes_too_long_is_made_again() -> None:
+    it = taken(30).fire("a/timeout")
+
+    (failed,) = it.said(ev.NodeFailed)
+    assert (failed.error, failed.final) == (ev.Failure("took longer than 30 s", "timeout", "a"), False)
+    assert it.work["a"].attempt == 2
+    with pytest.raises(InvalidTransition):
+        it.complete("a", attempt=1)
+
+
+def test_the_last_attempt_that_takes_too_long_fails_the_node() -> None:
+    assert taken(30).fire("a/timeout").take("a").fire("a/timeout").status == "failed"
+
+
+def test_who_takes_it_over_has_all_the_time() -> None:
+    it = taken(30)
+    it.at += 20_000
+
+    it.take("a", "w2")
+
+    assert it.timers == {"a/timeout": it.at + 30_000}
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        lambda it: it.complete("a"),
+        lambda it: it.fail("a"),
+        lambda it: it.park("a", it.at + 1000),
+        lambda it: it.cancel(),
+    ],
+    ids=["completed", "failed", "parked", "cancelled"],
+)
+def test_an_attempt_that_is_over_has_no_timer(over: Callable[[Play], Play]) -> None:
+    assert over(taken(30)).timers == {}
+
+
+def test_an_attempt_that_is_left_while_the_execution_is_paused_has_no_timer() -> None:
+    it = taken(30).pause()
+
+    it.record(ev.NodeHeld(at=0, node_id="a", attempt=1))
+
+    assert it.timers == {}
+    assert it.resume().open_work == ["a"]
 
 
 # Error routes

@@ -48,7 +48,9 @@ class Sketch:
         return shape(depth - 1)
 
     def work(self, _: int) -> tuple[str, str]:
-        name = self.node(type="work", retry_policy=self.draw(st.sampled_from(["no_retry", "fast", "io_default"])))
+        policy = self.draw(st.sampled_from(["no_retry", "fast", "io_default"]))
+        timeout = self.draw(st.sampled_from([None, 7]))
+        name = self.node(type="work", retry_policy=policy, node_timeout_secs=timeout)
         return name, name
 
     def guarded(self, _: int) -> tuple[str, str]:
@@ -60,7 +62,7 @@ class Sketch:
         body = self.draw(
             st.sampled_from(
                 [
-                    {"type": "work", "retry_policy": "fast"},
+                    {"type": "work", "retry_policy": "fast", "node_timeout_secs": 7},
                     {"type": "tool", "tool_ref": "pay"},
                     {"type": "subgraph", "workflow_ref": "sub", "input_mapping": {"i": "{{ item }}"}},
                 ]

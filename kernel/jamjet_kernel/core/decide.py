@@ -242,15 +242,20 @@ class _Turn:
             case ev.NodeParked(node_id=str(run_id), attempt=attempt, until=until):
                 # Never the same moment again: (run, attempt, moment) tells one piece of work from another.
                 until = max(until, (self._check_attempt(run_id, event).available_at or 0) + 1)
+                self._withdraw(run_id)
                 self.emit(replace(event, until=until))
-                self._requeue(run_id, attempt, until)
+                self._enqueue(run_id, attempt, until)
             case ev.NodeHeld(node_id=str(run_id)):
                 self._check_attempt(run_id, event)
                 if not self.progress.held:
                     raise InvalidTransition("the execution goes on by now")
+                self._withdraw(run_id)
                 self.emit(event)
-                self._settle(run_id)
-            case ev.NodeStarted() | ev.NodeProgressed() | ev.ChildWorkflowPaused() | ev.ChildWorkflowResumed():
+            case ev.NodeStarted(node_id=str(run_id)):
+                self._check_not_left(run_id)
+                self.emit(event)
+                self._limit_attempt(run_id)
+            case ev.NodeProgressed() | ev.ChildWorkflowPaused() | ev.ChildWorkflowResumed():
                 self.emit(event)
             case ev.WorkflowStarted():
                 self._take_start(event)
@@ -331,10 +336,11 @@ class _Turn:
         policy = self.graph.worker_node(run_id).retry
         wanted = policy.retryable_on is None or event.error.error_class in policy.retryable_on
         if event.retryable and wanted and run.attempt < policy.max_attempts:
+            self._withdraw(run_id)
             self.emit(replace(event, final=False))
             until = self.at + delay_of(policy, run.attempt, event.jitter)
             self.emit(ev.RetryScheduled(at=self.at, node_id=run_id, attempt=run.attempt + 1, until=until))
-            self._requeue(run_id, run.attempt + 1, until)
+            self._enqueue(run_id, run.attempt + 1, until)
         else:
             self._fail(run_id, event.error, event)
 
@@ -342,9 +348,12 @@ class _Turn:
         run = self.progress.run(run_id)
         if run.status is not RunStatus.SCHEDULED or (run.attempt, run.iteration) != (event.attempt, event.iteration):
             raise InvalidTransition(f"{run_id} is {run.status}, attempt {run.attempt}: this result comes too late")
+        self._check_not_left(run_id)
+        return run
+
+    def _check_not_left(self, run_id: str) -> None:
         if run_id in self.progress.left:
             raise InvalidTransition(f"{run_id} waits for the execution to go on, and nobody is at it")
-        return run
 
     def _take_cancel(self, event: ev.WorkflowCancelled) -> None:
         for run_id in self.progress.open_runs():
@@ -454,7 +463,17 @@ class _Turn:
             return self._fail_workflow(ev.Failure(f"the workflow took longer than {limit:g} s", "timeout"))
         if timer_id.endswith("/wait"):
             return self._complete(run_id, None)
+        run = self.progress.run(run_id)
+        if run.status is RunStatus.SCHEDULED:
+            return self._take_failure(run_id, self._too_slow(run_id, run))
         return self._complete(run_id, None, route=TIMEOUT, refusal="nothing came in time", error_class="timeout")
+
+    def _too_slow(self, run_id: str, run: Run) -> ev.NodeFailed:
+        limit = self.graph.worker_node(run_id).timeout
+        error = ev.Failure(f"took longer than {limit:g} s", "timeout", run_id)
+        return ev.NodeFailed(
+            at=self.at, node_id=run_id, error=error, attempt=run.attempt, iteration=run.iteration, retryable=True
+        )
 
     def _take_child_result(self, run_id: str, output: Any) -> None:
         mapping = self.graph.worker_node(run_id).templates.get("output")
@@ -800,9 +819,10 @@ class _Turn:
             self.emit(ev.TimerCreated(at=self.at, node_id=node_id, timer_id=timer_id, fire_at=fire_at))
             self.commands.append(SetTimer(timer_id, fire_at))
 
-    def _requeue(self, run_id: str, attempt: int, until: int) -> None:
-        self._settle(run_id)
-        self._enqueue(run_id, attempt, until)
+    def _limit_attempt(self, run_id: str) -> None:
+        """A worker of this process stops by itself; a remote one's time is kept here, from when it took the node."""
+        timeout = self.graph.worker_node(run_id).timeout
+        self._set_timer(f"{run_id}/timeout", self._later(timeout) if timeout else None)
 
     def _enqueue(self, run_id: str, attempt: int, until: int) -> None:
         concurrency = self.progress.run(run_id).concurrency
@@ -994,12 +1014,16 @@ class _Turn:
     def _release(self, run_id: str) -> None:
         """Withdraws what was arranged for the run."""
         run = self.progress.run(run_id)
-        if run.status is RunStatus.SCHEDULED and run_id not in self.progress.left:
-            self._settle(run_id)
         if run.approval is not None:
             self.commands.append(CloseApproval(run_id))
         if run.child_execution_id is not None:
             self.commands.append(CancelChild(run.child_execution_id))
+        self._withdraw(run_id)
+
+    def _withdraw(self, run_id: str) -> None:
+        """The work that waits or is being done for the run, and its timers."""
+        if self.progress.run(run_id).status is RunStatus.SCHEDULED and run_id not in self.progress.left:
+            self._settle(run_id)
         if self.progress.timers:
             self.commands += map(CancelTimer, timers_of(self.progress, run_id))
 

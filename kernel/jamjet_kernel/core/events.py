@@ -126,10 +126,12 @@ class NodeScheduled(Base, frozen=True, kw_only=True):
 
 
 class NodeStarted(Base, frozen=True, kw_only=True):
-    """A worker of another process took the node. One of this process starts at once and says nothing."""
+    """A remote worker took the node; a process of the runtime starts at once and says nothing. `worker_id` is what it
+    calls itself, `actor` who the server knows it was."""
 
     attempt: int
     worker_id: str
+    actor: str | None = None
 
 
 class NodeProgressed(Base, frozen=True, kw_only=True):
@@ -140,7 +142,10 @@ class NodeProgressed(Base, frozen=True, kw_only=True):
 
 
 class NodeCompleted(Base, frozen=True, kw_only=True):
-    """`taken` and `dead` are the targets of the edges out of the node, `loops` those of the edges back."""
+    """`taken` and `dead` are the targets of the edges out of the node, `loops` those of the edges back.
+
+    `lease_fence`: of the lease that a remote worker brought the result under.
+    """
 
     output: Any = None
     attempt: int = 1
@@ -151,6 +156,7 @@ class NodeCompleted(Base, frozen=True, kw_only=True):
     loops: tuple[str, ...] = ()
     duration_ms: float | None = None
     usage: Usage | None = None
+    lease_fence: int | None = None
 
 
 class NodeFailed(Base, frozen=True, kw_only=True):
@@ -169,6 +175,7 @@ class NodeFailed(Base, frozen=True, kw_only=True):
     dead: tuple[str, ...] = ()
     loops: tuple[str, ...] = ()
     duration_ms: float | None = None
+    lease_fence: int | None = None
 
 
 class NodeSkipped(Base, frozen=True, kw_only=True):
@@ -181,7 +188,8 @@ class NodeCancelled(Base, frozen=True, kw_only=True):
 
 
 class NodeParked(Base, frozen=True, kw_only=True):
-    """The other side asked to wait; the same attempt is made again at `until`."""
+    """The other side asked to wait, or a remote worker gave the node back; the same attempt is made again at
+    `until`."""
 
     attempt: int
     until: int

@@ -221,10 +221,11 @@ def _fold(progress: Progress, event: ev.Event) -> Progress:
             return _with_run(progress, node_id, _closed(run, status), settle=((), dead))
         case ev.NodeParked(node_id=str(node_id), until=until) | ev.RetryScheduled(node_id=str(node_id), until=until):
             run = _expect(progress, event, node_id, {RunStatus.SCHEDULED})
-            return _with_run(progress, node_id, replace(run, attempt=event.attempt, available_at=until))
+            requeued = _with_run(progress, node_id, replace(run, attempt=event.attempt, available_at=until))
+            return replace(requeued, timers=_without_timers(progress, node_id))
         case ev.NodeHeld(node_id=str(node_id)):
             _expect(progress, event, node_id, {RunStatus.SCHEDULED})
-            return replace(progress, left=(*progress.left, node_id))
+            return replace(progress, left=(*progress.left, node_id), timers=_without_timers(progress, node_id))
         case ev.MapStarted(node_id=str(node_id), items=items):
             run = _set_out(progress, event, node_id, RunStatus.DELEGATED)
             return _with_run(progress, node_id, replace(run, items=items))
