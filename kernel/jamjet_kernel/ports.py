@@ -406,6 +406,10 @@ class Work(Protocol):
         """How many items nobody holds, counted no further than `limit`."""
         ...
 
+    async def held(self, tenant_id: str) -> list[WorkItem]:
+        """What remote workers of the tenant hold, the first thousand."""
+        ...
+
     async def renew(self, item: WorkItem, lease_ms: int) -> bool:
         """Prolongs a remote worker's lease. False: it is another's by now."""
         ...

@@ -29,6 +29,9 @@ BODIES: dict[str, Json] = {
     "/executions/{execution_id}/external-event": {"correlation_key": "payment-received"},
     "/tenants/{tenant_id}": {"name": "Taken over"},
     "/agents/{agent_id}": CARD,
+    "/work-items/{item_id}/heartbeat": {"worker_id": "w1"},
+    "/work-items/{item_id}/fail": {"error": "none"},
+    "/work-items/{item_id}/progress": {"data": 1},
 }
 """Where an empty body would be refused before anybody looks whose thing it is about."""
 
@@ -63,6 +66,7 @@ class World:
         """Every row of the tenant, in every table."""
         with closing(sqlite3.connect(self.file)) as database:
             tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            tables.remove("jamjet_schema")  # Of nobody: how far the tables are.
             return {
                 table: sorted(database.execute(f"SELECT * FROM {table} WHERE tenant_id = ?", (tenant_id,)), key=repr)
                 for table in tables
@@ -86,6 +90,11 @@ async def furnished(acme: Caller) -> dict[str, str]:
     started = await acme.post("/executions", {"workflow_id": SECRET, "input": {"secret": SECRET}})
     execution_id = started.json["execution_id"]
     await acme.until(execution_id, "ApprovalRequested")
+    ir = workflow(f"{SECRET}-remote", a={**step("search"), "queue": SECRET})
+    assert (await acme.post("/workflows", {"ir": ir})).status_code == 201
+    await acme.post("/executions", {"workflow_id": f"{SECRET}-remote"})
+    claim = {"worker_id": SECRET, "queue_types": [SECRET], "wait": 5}
+    claimed = await acme.post("/work-items/claim", claim)
     storage = acme.runtime.storage
     agent = Agent(SECRET, "http://localhost:7701", SECRET, 1, b'{"name": "acme-secret"}', skills=[SECRET])
     await storage.agents.put("acme", agent, None)
@@ -99,6 +108,7 @@ async def furnished(acme: Caller) -> dict[str, str]:
         "agent_id": SECRET,
         "token_id": f"tok_{SECRET}",
         "node_id": "review",
+        "item_id": claimed.json["work_item"]["id"],
     }
 
 

@@ -135,7 +135,6 @@ async def test_what_a_definition_says_in_vain_is_told(client: Client) -> None:
     warnings = (await client.post("/workflows", {"ir": ir})).json["warnings"]
 
     assert [warning.partition(":")[0] for warning in warnings] == [
-        "timeouts.heartbeat_interval",
         "nodes.fan.retry_policy",
         "nodes.search.queue",
     ]

@@ -204,11 +204,13 @@ class OpenRequests:
         self._ending = False
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        from ..http.requests import HANGS_UP
+
         task = asyncio.current_task()
         assert task is not None
         is_stream = self._streams[task] = _wants_a_stream(scope)
         try:
-            await self._app(scope, receive, send)
+            await self._app({**scope, HANGS_UP: receive}, receive, send)
         except asyncio.CancelledError:
             if not self._ending:
                 raise

@@ -24,6 +24,7 @@ from .guard import Guard
 from .health import Health
 from .openapi import OpenApi
 from .tenants import Tenants
+from .work_items import WorkItems
 from .workers import Workers
 from .workflows import Workflows
 
@@ -171,6 +172,7 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
             "one",
         ),
     )
+    yield from _tagged("work items", *_work_routes(WorkItems(runtime)))
     yield from _tagged("agents", *_agent_routes(agents))
     yield from _tagged("audit", *_audit_routes(Audit(runtime)))
     alive = Operation("Does the process live?", Access.OPEN, {200: m.Health})
@@ -184,6 +186,40 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
         Route("/docs", docs, _file("Read this document as a page")),
         Route("/docs/{asset}", docs, _file("Get a part of that page"), "asset"),
     )
+
+
+def _work_routes(items: WorkItems) -> Iterator[Route]:
+    one = "/work-items/{item_id}"
+    repeated = "A repeated message whose answer was lost is answered as the first; 409 `lease_lost`: it is another's."
+
+    yield Route(
+        "/work-items/claim",
+        items,
+        _post(
+            "Take work of some queues",
+            m.ClaimedWork,
+            m.WorkClaim,
+            description="With `wait`: once there is some, or after that time without.",
+        ),
+        "claim",
+    )
+    yield Route(f"{one}/heartbeat", items, _post("Keep the lease", m.RenewedWork, m.WorkHeartbeat), "heartbeat")
+    yield Route(
+        f"{one}/complete",
+        items,
+        _post("Bring the result", m.CompletedWork, m.WorkResult, description=repeated),
+        "complete",
+    )
+    yield Route(
+        f"{one}/fail", items, _post("Say that it failed", m.FailedWork, m.WorkFailure, description=repeated), "fail"
+    )
+    yield Route(
+        f"{one}/release",
+        items,
+        _post("Give it back, which costs no attempt", m.ReleasedWork, m.WorkRelease),
+        "release",
+    )
+    yield Route(f"{one}/progress", items, _post("Tell how it goes", m.ProgressedWork, m.WorkProgress), "progress")
 
 
 def _audit_routes(audit: Audit) -> Iterator[Route]:

@@ -85,19 +85,151 @@ class Readiness(Answer):
     reason: str | None = Field(None, description="Why it is not ready.", examples=["it is about to stop"])
 
 
+class WorkAtHand(Answer):
+    execution_id: str
+    node_id: str
+    attempt: int
+
+
 class Worker(Answer):
+    """Of a remote worker `host`, `pid` and `version` are what it says."""
+
     worker_id: str
+    kind: Literal["runtime", "remote"] = Field(description="A process of the runtime, or a worker over REST.")
     host: str
     pid: int
     version: str
     queues: list[str]
     running: int = Field(description="Nodes that it runs just now.")
+    work: list[WorkAtHand] = Field([], description="What a remote worker runs just now.")
     started_at: Timestamp
     last_seen: Timestamp
 
 
 class Workers(Answer):
     workers: list[Worker]
+
+
+# Work items
+
+
+class WorkClaim(Body):
+    worker_id: Name = Field(description="The worker's own name, the same as long as it lives.", examples=["gpu-box-1"])
+    queue_types: list[Name] = Field(
+        min_length=1,
+        max_length=100,
+        description="general, model, tool, python_tool, java_tool, retrieval, privileged, and any that nodes ask for.",
+        examples=[["python_tool"]],
+    )
+    wait: float = Field(0, ge=0, le=60, description="Seconds to wait for work where there is none.")
+    max: int = Field(1, ge=1, le=100, description="How many items at most.")
+    host: Name | None = Field(None, description="Shown by GET /workers, as the next three.")
+    pid: Sequence | None = None
+    version: Name | None = None
+    concurrency: Sequence | None = None
+
+
+class WorkPayload(Answer):
+    kind: str = Field(description="The kind of the node.", examples=["python_fn"])
+    config: Object = Field(description="The node's configuration, with its templates rendered.")
+    input: JsonValue
+    idempotency_key: str = Field(description="The same for all attempts of one run in one iteration.")
+    timeout_secs: float | None = Field(description="How long an attempt may take, from the claim on.")
+    workflow_id: str
+    workflow_version: str
+
+
+class WorkItem(Answer):
+    id: str
+    execution_id: str
+    node_id: str
+    queue_type: str
+    payload: WorkPayload
+    attempt: int
+    lease_fence: int = Field(description="Goes back with all that is said of this item.")
+    lease_seconds: float = Field(description="Without a heartbeat the item goes to others after so long.")
+
+
+class ClaimedWork(Answer):
+    claimed: bool
+    work_item: WorkItem | None = Field(None, description="The first one; left out when there is none.")
+    work_items: list[WorkItem] = Field([], description="All of them, where `max` is more than 1.")
+
+
+class OfWork(Body):
+    """What every message about a claimed item may say. An item that was handed out once needs no fence."""
+
+    lease_fence: Sequence | None = Field(None, description="As the claim was answered.")
+    execution_id: Name | None = Field(None, description="Must be the item's.")
+    node_id: Name | None = Field(None, description="Must be the item's.")
+
+
+class WorkHeartbeat(OfWork):
+    worker_id: Name
+
+
+class RenewedWork(Answer):
+    renewed: Literal[True]
+    work_item_id: str
+    lease_seconds: float
+
+
+class WorkResult(OfWork):
+    output: JsonValue = None
+    state_patch: Object | None = Field(
+        None, description="A merge patch (RFC 7396) on the state; null: an object output is the patch."
+    )
+    duration_ms: float | None = Field(None, ge=0)
+    gen_ai_system: Name | None = None
+    gen_ai_model: Name | None = None
+    input_tokens: Sequence | None = None
+    output_tokens: Sequence | None = None
+    cost_usd: float | None = Field(None, ge=0)
+    finish_reason: Name | None = None
+
+
+class CompletedWork(Answer):
+    completed: Literal[True]
+    work_item_id: str
+
+
+class WorkError(Body):
+    message: str = Field(max_length=100_000)
+    error_class: Literal["timeout", "rate_limit", "io_error", "server_error", "connection_reset", "custom"] = Field(
+        "custom", description="What `retryable_on` of a retry policy chooses from."
+    )
+    details: Object = {}
+
+
+class WorkFailure(OfWork):
+    error: str | WorkError
+    retryable: bool = Field(True, description="Whether another attempt may help; the retry policy has the last word.")
+    duration_ms: float | None = Field(None, ge=0)
+
+
+class FailedWork(Answer):
+    failed: Literal[True]
+    work_item_id: str
+    retryable: bool = Field(description="Another attempt follows.")
+
+
+class WorkRelease(OfWork):
+    retry_after: float = Field(0, ge=0, le=31_536_000, description="Seconds until it may be claimed again.")
+    reason: str | None = Field(None, max_length=10_000)
+
+
+class ReleasedWork(Answer):
+    released: Literal[True]
+    work_item_id: str
+
+
+class WorkProgress(OfWork):
+    data: JsonValue
+
+
+class ProgressedWork(Answer):
+    recorded: Literal[True]
+    work_item_id: str
 
 
 # Workflows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
@@ -53,6 +54,21 @@ def query(req: Request, model: type[Q]) -> Q:
 def no_query(req: Request) -> None:
     if req.query_string:
         query(req, Query)
+
+
+HANGS_UP = "jamjet.hangs_up"
+"""Where in the scope a server puts what tells whether the client is still there: its `receive`."""
+
+
+async def gone(req: Request) -> None:
+    """Returns when the client has hung up. To be asked once the body was read."""
+    # Not Falcon's own `receive`: its test client claims to be gone as soon as it has sent its request.
+    receive = req.scope.get(HANGS_UP)
+    if receive is None:
+        await asyncio.Event().wait()
+    assert receive is not None
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 # Body

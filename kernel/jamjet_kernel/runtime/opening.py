@@ -56,6 +56,7 @@ async def open_runtime(
         await runtime.membership.join()
         stack.push_async_callback(runtime.gossip.say_goodbye)
         stack.push_async_callback(runtime.membership.leave)
+        stack.push_async_callback(runtime.finish)
         await _run(stack, runtime.readiness.run())
         await runtime.tenants.prepare()
         stack.push_async_callback(runtime.refusals.write)
@@ -67,6 +68,7 @@ async def open_runtime(
         stack.push_async_callback(runtime.worker.stop, settings.shutdown_grace)
         await runtime.recovery.look()
         await _run(stack, runtime.recovery.run())
+        await _run(stack, runtime.remote.claims.run())
         await _run(stack, _refresh(runtime))
         for lifespan in plugins.contributed(manager.hook.lifespans, runtime=runtime):
             await stack.enter_async_context(lifespan)

@@ -115,6 +115,8 @@ class Readiness:
             if is_free:
                 self._runtime.recovery.wake_for_all()
                 self._runtime.gossip.work()
+            # What a remote worker held whose lease has ended is free as well.
+            self._runtime.hear_of_work()
 
     def _failed(self, failure: str, *, is_silent: bool) -> None:
         if self._failure is None:

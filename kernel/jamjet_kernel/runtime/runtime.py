@@ -69,9 +69,10 @@ from .patience import Patience
 from .readiness import Readiness
 from .recovery import Recovery
 from .refusals import Refusals
+from .remote import Remote
 from .tenants import Tenants, Terms
 from .worker import Worker
-from .workflows import WorkflowCache, in_order, warnings_of
+from .workflows import WorkflowCache, in_order, queues_of, warnings_of
 from .world import RealWorld, World
 
 log = logging.getLogger("jamjet.runtime")
@@ -134,7 +135,7 @@ class Runtime:
         self.patience = Patience()
         self.encode_view: Callable[[View], bytes] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._env = {name: os.environ[name] for name in settings.env_names if name in os.environ}
+        self.env = {name: os.environ[name] for name in settings.env_names if name in os.environ}
         self._observers = observers(plugins)
         self._kinds = {kind: executor.config for kind, executor in executors.items()}
         self.tenants = Tenants(self)
@@ -157,13 +158,14 @@ class Runtime:
         self.refusals = Refusals(storage, self.world)
         self.retention = Retention(storage, self.world, settings.audit_retention_days)
         self.alarms = Alarms(self.world)
-        self.worker = Worker(self, executors, self._env, settings.concurrency)
+        self.worker = Worker(self, executors, self.env, settings.concurrency)
         self.deliveries = Deliveries(self)
         self.recovery = Recovery(self)
+        self.remote = Remote(self)
         self.gossip = Gossip(
             storage,
             self.membership,
-            work=self.recovery.wake,
+            work=self.hear_of_work,
             left=self.recovery.wake_for_all,
             moved=self._moved_elsewhere,
         )
@@ -221,12 +223,28 @@ class Runtime:
         self.recovery.wake_for_all()
 
     def _moved_elsewhere(self, marks: set[int]) -> None:
-        self._own(self.lives.refresh(lambda key: mark_of(key) in marks))
+        self.own(self.lives.refresh(lambda key: mark_of(key) in marks))
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+    def hear_of_work(self) -> None:
+        """There may be some that nobody holds."""
+        self.recovery.wake()
+        self.remote.claims.look_again()
+
+    def tell_of_work(self) -> None:
+        """To the other processes too."""
+        self.gossip.work()
+        self.hear_of_work()
+
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does it beside everything else; what fails of it is told in the log."""
         task = asyncio.create_task(_logged(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def finish(self) -> None:
+        """Returns when all that is done beside is done."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     # The door
 
@@ -274,7 +292,7 @@ class Runtime:
             raise SequenceConflict
         stamped = self._redacted(live.graph, msgspec.structs.replace(event, at=self.world.now()))
         try:
-            decision = decide(live.graph, live.progress, stamped, self._env, terms.policies)
+            decision = decide(live.graph, live.progress, stamped, self.env, terms.policies)
         except JamJetError:
             # A refusal is final for the work or the delivery behind it, so it must rest on what is durable.
             if await live.becomes_durable(live.progress) and await self.lives.is_current(live):
@@ -328,14 +346,10 @@ class Runtime:
         """Something else may have waited for the place that it had."""
         return ended.concurrency is not None or ended.queue in self.settings.queue_limits
 
-    def tell_of_work(self) -> None:
-        """There may be some that nobody holds."""
-        self.gossip.work()
-        self.recovery.wake()
-
     def _offer(self, item: WorkItem) -> None:
         """Nobody holds it: whoever serves its queue and has room."""
         self.gossip.work()
+        self.remote.claims.offer(item)
         if item.queue in self.settings.queues:
             self.recovery.wake()
 
@@ -384,7 +398,17 @@ class Runtime:
                 await self._check_same(principal, stored)
 
         await self.once(principal, once, f"{stored.workflow_id}@{stored.version}", add)
-        return Registration(stored.workflow_id, stored.version, warnings_of(graph))
+        return Registration(
+            stored.workflow_id, stored.version, warnings_of(graph, await self._served(principal, graph))
+        )
+
+    async def _served(self, principal: Principal, graph: Graph) -> set[str]:
+        """The queues that somebody who lives takes work from."""
+        served = set(self.settings.queues)
+        if not queues_of(graph) <= served:
+            for worker in await self.membership.page(principal.tenant_id):
+                served.update(worker.details.get("queues", ()))
+        return served
 
     async def _check_same(self, principal: Principal, offered: WorkflowVersion) -> None:
         """The same content may be written with its keys in another order."""
@@ -701,7 +725,7 @@ class Runtime:
 
     async def workers(self, principal: Principal) -> list[WorkerProcess]:
         """The processes of the runtime, and the tenant's remote workers."""
-        return await self.membership.page(principal.tenant_id)
+        return await self.remote.with_work(principal.tenant_id, await self.membership.page(principal.tenant_id))
 
     def routes(self) -> list[Route]:
         """What plugins add to the REST surface."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from pydantic import BaseModel
@@ -76,20 +76,23 @@ def in_order(versions: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     return sorted(versions, key=key, reverse=True)
 
 
-def warnings_of(graph: Graph) -> list[str]:
-    """What a definition says and this runtime does not do."""
-    return list(_warnings(graph))
+def warnings_of(graph: Graph, served: Container[str]) -> list[str]:
+    """What a definition says and this runtime does not do. `served` are the queues that somebody takes work from."""
+    return list(_warnings(graph, served))
 
 
-def _warnings(graph: Graph) -> Iterator[str]:
+def queues_of(graph: Graph) -> set[str]:
+    return {queue for node in graph.nodes.values() if (queue := (node.body or node).queue) is not None}
+
+
+def _warnings(graph: Graph, served: Container[str]) -> Iterator[str]:
     definition = graph.definition
     if definition.data_policy is not None and not definition.data_policy.retain_prompts:
         yield "data_policy.retain_prompts: what a node is called with is kept, to call it again after a crash"
-    if definition.timeouts.heartbeat_interval is not None:
-        yield "timeouts.heartbeat_interval: nothing asks for heartbeats, as all nodes run in this process"
     for node in graph.nodes.values():
         said = definition.nodes[node.id]
-        if said.get("queue") is not None:
-            yield f"nodes.{node.id}.queue: there are no remote workers yet, so this process takes every queue"
+        queue = (node.body or node).queue
+        if queue is not None and queue not in served:
+            yield f"nodes.{node.id}.queue: nobody serves {queue!r} just now; the node waits for a worker that does"
         if said.get("retry_policy") is not None and node.kind in CONTROL_KINDS:
             yield f"nodes.{node.id}.retry_policy: a {node.kind} node makes one attempt; its body can have a policy"

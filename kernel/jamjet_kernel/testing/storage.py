@@ -739,6 +739,13 @@ class LeasesContract:
         (again,) = await storage.work.claim("w2", "default", NOON, 1, lease_ms=60_000)
         assert (again.fence > held.fence, again.losses) == (True, 1)
 
+    async def test_what_remote_workers_hold_is_known_by_tenant(self, storage: Storage) -> None:
+        await store(storage, commit(enqueue=[item(), item("b"), item("c", lease_owner="w1")]))
+        (held,) = await storage.work.claim("r1", "default", NOON, 1, lease_ms=60_000)
+
+        assert await storage.work.held(TENANT) == [held]
+        assert await storage.work.held("rival") == []
+
     async def test_what_a_dead_process_held_is_free(self, storage: Storage) -> None:
         await storage.workers.join(worker("w2"), 60_000)
         await storage.workers.join(worker("w1"), 1)

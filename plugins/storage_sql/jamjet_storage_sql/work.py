@@ -67,6 +67,9 @@ class SqlWork:
     async def backlog(self, limit: int) -> int:
         return await self._transactions.read(claims.backlog, limit)
 
+    async def held(self, tenant_id: str) -> list[WorkItem]:
+        return await self._transactions.read(held, tenant_id)
+
     async def renew(self, item: WorkItem, lease_ms: int) -> bool:
         return await self._transactions.write(renew, item, lease_ms)
 
@@ -100,6 +103,12 @@ def get(tx: Connection, tenant_id: str, execution_id: str, run_id: str) -> WorkI
         select(*ITEM).where(c.tenant_id == tenant_id, c.execution_id == execution_id, c.run_id == run_id)
     ).first()
     return WorkItem(*row) if row else None
+
+
+def held(tx: Connection, tenant_id: str) -> list[WorkItem]:
+    c = _items.c
+    query = select(*ITEM).where(c.lease_expires_at.isnot(None), c.tenant_id == tenant_id)
+    return [WorkItem(*row) for row in tx.execute(query.order_by(c.lease_expires_at).limit(1000))]
 
 
 def renew(tx: Connection, item: WorkItem, lease_ms: int) -> bool:

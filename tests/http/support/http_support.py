@@ -25,13 +25,13 @@ class Client:
     def __init__(self, conductor: ASGIConductor, document: Json, runtime: Runtime, token: str | None = None) -> None:
         self.conductor = conductor
         self.document = document
-        self._runtime = runtime
+        self.runtime = runtime
         self._app = conductor.app
         self._token = token
 
     def with_token(self, token: str | None) -> Client:
         """The same client, for somebody else."""
-        return Client(self.conductor, self.document, self._runtime, token)
+        return Client(self.conductor, self.document, self.runtime, token)
 
     async def get(self, path: str, query: str = "", **headers: str) -> Result:
         return await self.request("GET", path, query=query, headers=_named(headers))
@@ -95,7 +95,7 @@ class Client:
 
     async def until(self, execution_id: str, kind: str) -> None:
         """Returns when such an event is in the log."""
-        async for recorded in self._runtime.follow(self.principal, execution_id):
+        async for recorded in self.runtime.follow(self.principal, execution_id):
             if recorded and json.loads(recorded.body)["kind"] == kind:
                 return
 
