@@ -25,6 +25,7 @@ from sqlalchemy import (
     bindparam,
     column,
     delete,
+    literal_column,
     select,
     tuple_,
     update,
@@ -157,6 +158,18 @@ def values_of(types: Mapping[str, TypeEngine[Any]]) -> Values:
     """The rows of this run, as a table."""
     columns = [column(name, type) for name, type in types.items()]
     return values(*columns, name="given").data([tuple(bindparam(c.name, type_=c.type) for c in columns)])
+
+
+def one_of(types: Mapping[str, TypeEngine[Any]]) -> dict[str, Any]:
+    """The values of the only row of this run, by their columns: to compare with, where an index gives the order."""
+    row = values_of(types).cte("given")
+    return {name: select(row.c[name]).scalar_subquery() for name in types}
+
+
+def first(query: Select[Any], count: Any) -> Select[Any]:
+    """So many rows, where the count is one of the row's values."""
+    # For SQLite, SQLAlchemy would make a parameter of the offset that is not there.
+    return query.limit(count).offset(literal_column("0"))
 
 
 def net(

@@ -19,11 +19,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from sqlalchemy import (
+    BigInteger,
     Connection,
     Dialect,
     Executable,
+    Integer,
     Select,
-    bindparam,
+    Text,
+    Update,
     case,
     delete,
     exists,
@@ -34,12 +37,13 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.types import TypeEngine
 
 from jamjet_kernel import DEFAULT_TENANT, Commit
 
 from . import schema
-from .bulk import Bulk, Row, given, insert_new, insert_of, values_of
-from .wire import Request
+from .bulk import Bulk, Row, first, given, insert_new, insert_of, one_of, values_of
+from .wire import Answer, Request, wire_of
 
 _rows, _items = schema.concurrency, schema.work_items
 _c = _rows.c
@@ -124,57 +128,57 @@ _ENTER = Bulk(_rows.columns.keys(), _enter)
 # What a claim looks for
 
 
-def hold_queue(tx: Connection, queue: str) -> None:
+def hold_queue(queue: str) -> Iterator[Request]:
     """Nobody else leases an item of the queue under its limit until the transaction is over."""
     row = (DEFAULT_TENANT, "", queue)
-    _HAVE.run(tx, [(*row, 0, 0, None)])
-    _HOLD_ROWS.fetch(tx, [row])
+    yield _HAVE, [(*row, 0, 0, None)]
+    yield _HOLD_ROWS, [row]
 
 
 _HAVE = insert_new(_rows)
 _HOLD_ROWS = _on_rows(select(*_rows.primary_key).where(_OF_ROWS).with_for_update())
 
 
-def pick(tx: Connection, queue: str, now: int, limit: int, tenant_id: str | None) -> dict[Key, int]:
-    """The first `limit` keys that are open by now, and how many of their items may be at work in all.
-
-    They are held now; those that others hold are passed over."""
-    asked = {"queue": queue, "now": now, "limit": limit}
+def look(queue: str, now: int, limit: int, tenant_id: str | None) -> Request:
+    """For the first `limit` keys that are open by now. They are held then; those that others hold are passed over."""
     if tenant_id is None:
-        found = tx.execute(_OPEN_KEYS, asked)
-    else:
-        found = tx.execute(_OPEN_KEYS_OF_TENANT, {**asked, "tenant": tenant_id})
-    keys = {(tenant_id, key): at_once for tenant_id, key, at_once in found}
-    elsewhere = _held_elsewhere(tx, queue, list(keys))
-    return {key: at_once for key, at_once in keys.items() if key not in elsewhere}
+        return _OPEN_KEYS, [(queue, now, limit)]
+    return _OPEN_KEYS_OF_TENANT, [(tenant_id, queue, now, limit)]
 
 
-def _open_keys(*conditions: Any) -> Select[Any]:
-    is_open = (_c.queue == bindparam("queue"), _c.open_at.isnot(None), _c.open_at <= bindparam("now"))
-    query = select(*_KEY, _c.at_once).where(*conditions, *is_open).order_by(_c.priority.desc(), _c.open_at)
-    return query.limit(bindparam("limit")).with_for_update(skip_locked=True)
+def _open_keys(**more: TypeEngine[Any]) -> Bulk:
+    types = {**more, "queue": Text(), "now": BigInteger(), "count": Integer()}
+    asked = one_of(types)
+    is_open = (_c.queue == asked["queue"], _c.open_at.isnot(None), _c.open_at <= asked["now"])
+    # See the schema.
+    whose = [_c[name] == asked[name] for name in more] or [_c.at_once > literal_column("0")]
+    query = select(*_KEY, _c.at_once).where(*whose, *is_open)
+    query = first(query.order_by(_c.priority.desc(), _c.open_at), asked["count"])
+    return Bulk(types, lambda _: query.with_for_update(skip_locked=True))
 
 
 _OPEN_KEYS = _open_keys()
-_OPEN_KEYS_OF_TENANT = _open_keys(_c.tenant_id == bindparam("tenant"))
+_OPEN_KEYS_OF_TENANT = _open_keys(tenant_id=Text())
 
 
-def _held_elsewhere(tx: Connection, queue: str, keys: Sequence[Key]) -> set[Key]:
-    """Those with rows of other queues that cannot all be held."""
-    others = [row for row in _ALL.fetch(tx, keys) if row[2] != queue]
-    if not others:
-        return set()
-    held = set(_TRY_ROWS.fetch(tx, others))
-    return {row[:2] for row in _ALL.fetch(tx, keys) if row[2] != queue and row not in held}
+def at_work(tx: Connection, queue: str, looked: Answer) -> dict[Key, tuple[int, int]]:
+    """Of the keys that were found, how many items are leased, and how many may be. All of their rows are held now;
+    without those with rows of other queues that somebody else holds."""
+    keys = {(tenant_id, key): at_once for tenant_id, key, at_once in looked.rows}
+    if not keys:
+        return {}
+    asked = list(keys)
+    rows, counts = wire_of(tx).exchange(tx, [(_ALL, asked), (_AT_WORK, asked)])
+    if others := [row for row in rows.rows if row[2] != queue]:
+        held, rows, counts = wire_of(tx).exchange(tx, [(_TRY_ROWS, others), (_ALL, asked), (_AT_WORK, asked)])
+        for row in {row for row in rows.rows if row[2] != queue} - set(held.rows):
+            keys.pop(row[:2], None)
+    count = {(tenant_id, key): count for tenant_id, key, count in counts.rows}
+    return {key: (count.get(key, 0), at_once) for key, at_once in keys.items()}
 
 
 _ALL = _on_keys(select(*_rows.primary_key).where(_OF_KEYS))
 _TRY_ROWS = _on_rows(select(*_rows.primary_key).where(_OF_ROWS).with_for_update(skip_locked=True))
-
-
-def at_work(tx: Connection, keys: Sequence[Key]) -> dict[Key, int]:
-    """How many items of each key are leased."""
-    return {(tenant_id, key): count for tenant_id, key, count in _AT_WORK.fetch(tx, keys)}
 
 
 def _count_at_work() -> Select[Any]:
@@ -190,38 +194,38 @@ _AT_WORK = _on_keys(_count_at_work())
 # What a claim leaves
 
 
-def close(tx: Connection, rows: Sequence[Row]) -> None:
+def closed(rows: Sequence[Row]) -> Iterator[Request]:
     """As many are at work as may be."""
-    _CLOSE.run(tx, rows)
+    yield _CLOSE, rows
 
 
 _CLOSE = _on_rows(update(_rows).where(_OF_ROWS).values(open_at=null()))
 
 
-def leave_open(tx: Connection, rows: Sequence[Row]) -> None:
+def opened(rows: Sequence[Row]) -> Iterator[Request]:
     """(tenant_id, key, queue, priority, open_at): there may be more at work, and something waits."""
-    _LEAVE_OPEN.run(tx, rows)
+    yield _LEAVE_OPEN, rows
 
 
-def _leave_open() -> Executable:
-    names = (*_rows.primary_key.columns.keys(), "priority", "open_at")
-    given = values_of({name: _c[name].type for name in names}).cte("given")
-    here = (column == given.c[column.name] for column in _rows.primary_key)
-    return update(_rows).where(*here).values(priority=given.c.priority, open_at=given.c.open_at)
+def _leave_open() -> Update:
+    asked = values_of({name: _c[name].type for name in _LEFT}).cte("given")
+    here = (column == asked.c[column.name] for column in _rows.primary_key)
+    return update(_rows).where(*here).values(priority=asked.c.priority, open_at=asked.c.open_at)
 
 
-_LEAVE_OPEN = Bulk([*_rows.primary_key.columns.keys(), "priority", "open_at"], lambda _: _leave_open())
+_LEFT = (*_rows.primary_key.columns.keys(), "priority", "open_at")
+_LEAVE_OPEN = Bulk(_LEFT, lambda _: _leave_open())
 
 
-def waiting(tx: Connection, rows: Sequence[Row]) -> Sequence[Row]:
-    """Those of them of which items wait for their time."""
-    return _WAITING.fetch(tx, rows)
+def waiting(rows: Sequence[Row]) -> Request:
+    """Answers those of which items wait for their time."""
+    return _WAITING, rows
 
 
-def drop(tx: Connection, rows: Sequence[Row]) -> None:
-    """Nothing waits. The row stays while something is at work, so that whoever ends that can hold it."""
-    _DROP.run(tx, rows)
-    _REST.run(tx, rows)
+def dropped(rows: Sequence[Row]) -> Iterator[Request]:
+    """Nothing waits. A row stays while something is at work, so that whoever ends that can hold it."""
+    yield _DROP, rows
+    yield _REST, rows
 
 
 def _items_of_row(*conditions: Any) -> Any:

@@ -109,9 +109,11 @@ _c = work_items.c
 _free, _keyless = _c.lease_owner.is_(None), _c.concurrency_key.is_(None)
 _leased, _keyed = _c.lease_owner.isnot(None), _c.concurrency_key.isnot(None)
 # In the order of a claim. What is written already leased, as most work is, enters none of these: and what has a
-# concurrency key only the third, so that the items of a key with no room stand in nobody's way.
+# concurrency key only the third, so that the items of a key with no room stand in nobody's way. Every attempt is
+# greater than 0, and only who claims of all tenants says so: else PostgreSQL, where it knows nothing of a tenant, would
+# look for its items among everybody's.
 _by_urgency = (_c.queue, _c.priority.desc(), _c.available_at)
-_index("work_items_to_claim", *_by_urgency, where=_free & _keyless)
+_index("work_items_to_claim", *_by_urgency, where=_free & _keyless & (_c.attempt > 0))
 _index("work_items_to_claim_by_tenant", _c.tenant_id, *_by_urgency, where=_free & _keyless)
 _index("work_items_to_claim_by_key", _c.tenant_id, _c.concurrency_key, *_by_urgency, where=_free & _keyed)
 _index("work_items_by_lease", _c.lease_expires_at, where=_c.lease_expires_at.isnot(None))
@@ -134,7 +136,7 @@ concurrency = Table(
 )
 _c = concurrency.c
 _by_urgency = (_c.queue, _c.priority.desc(), _c.open_at)
-_index("concurrency_to_claim", *_by_urgency, where=_c.open_at.isnot(None))
+_index("concurrency_to_claim", *_by_urgency, where=_c.open_at.isnot(None) & (_c.at_once > 0))
 _index("concurrency_to_claim_by_tenant", _c.tenant_id, *_by_urgency, where=_c.open_at.isnot(None))
 
 dead_letters = Table(
@@ -149,6 +151,7 @@ dead_letters = Table(
     Column("error_class", Text, nullable=False),
     Column("failed_at", BigInteger, nullable=False),
     Column("workflow_id", Text, nullable=False),
+    Index("dead_letters_by_queue", "tenant_id", "queue", "execution_id", "run_id"),
     sqlite_with_rowid=False,
 )
 

@@ -39,6 +39,7 @@ def upgrade() -> None:
         Column("workflow_id", Text, nullable=False),
         sqlite_with_rowid=False,
     )
+    op.create_index("dead_letters_by_queue", "dead_letters", ["tenant_id", "queue", "execution_id", "run_id"])
     op.create_table(
         "workers",
         _key("tenant_id"),
@@ -73,7 +74,7 @@ def _free_all() -> None:
 def _index_claims() -> None:
     urgency = ["queue", text("priority DESC"), "available_at"]
     free = "lease_owner IS NULL AND concurrency_key IS NULL"
-    _index("work_items_to_claim", "work_items", urgency, free)
+    _index("work_items_to_claim", "work_items", urgency, f"{free} AND attempt > 0")
     _index("work_items_to_claim_by_tenant", "work_items", ["tenant_id", *urgency], free)
     key, free = ["tenant_id", "concurrency_key"], "lease_owner IS NULL AND concurrency_key IS NOT NULL"
     _index("work_items_to_claim_by_key", "work_items", [*key, *urgency], free)
@@ -89,7 +90,7 @@ def _index_claims() -> None:
 
 def _index_keys() -> None:
     urgency = ["queue", text("priority DESC"), "open_at"]
-    _index("concurrency_to_claim", "concurrency", urgency, "open_at IS NOT NULL")
+    _index("concurrency_to_claim", "concurrency", urgency, "open_at IS NOT NULL AND at_once > 0")
     _index("concurrency_to_claim_by_tenant", "concurrency", ["tenant_id", *urgency], "open_at IS NOT NULL")
 
 
