@@ -230,12 +230,13 @@ async def test_more_bytes_than_an_array_may_hold_are_stored(
     assert [event.body for event in await storage.executions.events(TENANT, "e1")] == bodies
 
 
-async def test_what_a_commit_writes_finds_its_rows_by_their_keys(blank_postgres_url: str) -> None:
-    """On tables that are empty and were never analyzed: a plan that is made then is kept when they have grown."""
-    await open_server(blank_postgres_url).close()
-    engine = engine_of(server_of(blank_postgres_url), connections=1, settings={**SETTINGS, **BY_KEY})
+async def test_what_a_commit_writes_finds_its_rows_by_their_keys(storage: SqlStorage, postgres_url: str) -> None:
+    await store(storage, *(commit(f"e{n}", enqueue=[item(execution_id=f"e{n}")]) for n in range(500)))
+    connected(postgres_url, "ANALYZE")
+    engine = engine_of(server_of(postgres_url), connections=1, settings={**SETTINGS, **BY_KEY})
     bulks = {step.bulk for step in hot_path._steps([commit()])} | {audit._HOLD, audit._MOVE, batches.MARK}
     bulks.remove(executions.COUNT_OPEN)  # which has an index of its own to count in
+
     with engine.connect() as connection:
         for written in (Spread(bulk, engine.dialect) for bulk in bulks):
             for text in (written.few[0], written.many):
@@ -244,6 +245,20 @@ async def test_what_a_commit_writes_finds_its_rows_by_their_keys(blank_postgres_
                 scanned = re.findall(r"((?:Seq|Index|Bitmap)[\w ]*?Scan.* on \w+)", plan)
                 assert all("_pkey" in scan for scan in scanned), plan
     engine.dispose()
+
+
+async def test_a_plan_that_was_made_for_empty_tables_is_not_kept(blank_postgres_url: str) -> None:
+    storage = open_server(blank_postgres_url)
+    for n, count in enumerate([10] * 10 + [200] * 15):
+        await store(storage, *(commit(f"{n}-{each}") for each in range(count)))
+        await store(storage, *(commit(f"{n}-{each}", expected=1) for each in range(count)))
+    await storage.close()
+
+    found = connected(
+        blank_postgres_url, "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'executions_pkey'"
+    )
+    assert found is not None
+    assert found[0] > 200 * 15 // 2
 
 
 # Many processes

@@ -22,6 +22,11 @@ from .spread import READ, Parameters
 
 BINARY = 1
 
+PLANNED_ANEW = 10
+"""When a statement was used so many times as often as before, it is prepared again. PostgreSQL keeps the plan of one
+that is prepared, and for a small table several indexes are as good; when it has grown, the wrong one means to read all
+of it, until autovacuum comes by."""
+
 Statement = tuple[int, bytes, Parameters]
 """The number of the request that it is a part of, its text and its parameters."""
 
@@ -41,8 +46,8 @@ class Line:
         self._libpq = connection.pgconn
         self._wait = waiting(self._libpq.socket)
         self._numbers = count()
-        self._prepared: dict[bytes, bytes] = {}
-        self._preparing: dict[bytes, bytes] = {}
+        self._prepared: dict[bytes, _Prepared] = {}
+        self._preparing: dict[bytes, _Prepared] = {}
 
     @property
     def begins(self) -> bool:
@@ -84,17 +89,31 @@ class Line:
 
     def _send(self, statement: Statement, sent: list[_Sent]) -> None:
         number, text, parameters = statement
-        name = self._prepared.get(text) or self._preparing.get(text)
-        if name is None:
-            name = self._preparing[text] = f"jamjet_{next(self._numbers)}".encode()
-            self._libpq.send_prepare(name, text)
-            sent.append(_Sent(number, prepares=text))
+        name = self._name(number, text, sent)
         self._libpq.send_query_prepared(name, parameters, [BINARY] * len(parameters), BINARY)
         sent.append(_Sent(number, is_asked=True))
 
-    def _send_plain(self, text: bytes) -> _Sent:
+    def _name(self, number: int, text: bytes, sent: list[_Sent]) -> bytes:
+        """Of the statement that the server has prepared, or now prepares."""
+        prepared = self._preparing.get(text) or self._prepared.get(text)
+        if prepared is None or prepared.uses == prepared.until:
+            prepared = self._prepare(number, text, prepared, sent)
+        prepared.uses += 1
+        return prepared.name
+
+    def _prepare(self, number: int, text: bytes, old: _Prepared | None, sent: list[_Sent]) -> _Prepared:
+        until = PLANNED_ANEW
+        if old is not None:
+            until = old.until * PLANNED_ANEW
+            sent.append(self._send_plain(b"DEALLOCATE " + old.name, number))
+        new = self._preparing[text] = _Prepared(f"jamjet_{next(self._numbers)}".encode(), until)
+        self._libpq.send_prepare(new.name, text)
+        sent.append(_Sent(number, prepares=text))
+        return new
+
+    def _send_plain(self, text: bytes, number: int = 0) -> _Sent:
         self._libpq.send_query_params(text, None)
-        return _Sent(0)
+        return _Sent(number)
 
     def _flush(self) -> None:
         while self._libpq.flush():
@@ -132,6 +151,13 @@ class Line:
 
     def _broke(self) -> NoReturn:
         raise psycopg.OperationalError(self._libpq.get_error_message() or "the connection broke")
+
+
+@dataclass(slots=True)
+class _Prepared:
+    name: bytes
+    until: int
+    uses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
