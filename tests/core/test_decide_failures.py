@@ -339,3 +339,53 @@ def test_finalizers_do_not_run_after_a_cancel() -> None:
 
     assert it.status == "cancelled"
     assert not it.open_work
+
+
+# Why it failed
+
+
+def test_the_failed_runs_are_those_that_nobody_took_care_of() -> None:
+    it = play({"p": {"type": "parallel"}, "a": None, "b": {**WORK, "on_error": "c"}, "c": None}, "p>a", "p>b", "p>c")
+
+    it.fail("b").fail("a").complete("c")
+
+    assert it.status == "failed"
+    assert it.progress.failed_runs() == ["a"]
+
+
+def test_of_a_failed_map_the_failed_item_is_the_failed_run() -> None:
+    it = play({"m": {"type": "map", "items": "[1, 2, 3]", "body": WORK}}).complete("m[0]").fail("m[1]")
+
+    assert it.progress.failed_runs() == ["m[1]"]
+    assert it.retry().progress.failed_runs() == []
+
+
+def test_a_map_that_never_began_is_itself_the_failed_run() -> None:
+    assert play({"m": {"type": "map", "items": "7", "body": WORK}}).progress.failed_runs() == ["m"]
+
+
+def test_an_item_whose_map_an_error_route_took_over_from_is_no_failed_run() -> None:
+    nodes = {"m": {"type": "map", "items": "[1]", "body": WORK, "on_error": "a"}, "a": None}
+
+    assert play(nodes, "m>end").fail("m[0]").fail("a").progress.failed_runs() == ["a"]
+
+
+def test_a_failed_finalizer_is_a_failed_run() -> None:
+    it = play({"a": None, "f": {"type": "finalizer", "body": WORK}}).complete("a").fail("f")
+
+    assert it.status == "failed"
+    assert it.progress.failed_runs() == ["f"]
+
+
+def test_a_failed_run_knows_when_and_after_how_many_attempts() -> None:
+    it = trying().fail("a").fail("a").fail("a")
+
+    run = it.progress.run("a")
+    assert (run.failed_at, run.tries) == (it.at, 3)
+
+
+def test_what_never_came_to_an_attempt_has_none() -> None:
+    it = play({"a": {**WORK, "input_mapping": {"x": "{{ state.nothing.there }}"}}})
+
+    assert it.status == "failed"
+    assert it.progress.run("a").tries == 0

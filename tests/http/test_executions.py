@@ -28,6 +28,17 @@ async def test_an_execution_is_started_as_the_contract_prints_it(client: Client)
     assert answer.headers["location"] == f"/executions/{answer.json['execution_id']}"
 
 
+async def test_an_execution_is_started_with_a_priority(client: Client) -> None:
+    workflow_id = await client.registered()
+
+    urgent = await client.post("/executions", {"workflow_id": workflow_id, "priority": 7})
+    refused = await client.post("/executions", {"workflow_id": workflow_id, "priority": 1001})
+
+    assert (await client.get(f"/executions/{urgent.json['execution_id']}")).json["priority"] == 7
+    assert refused.status_code == 400
+    assert "priority" in refused.json["error"]
+
+
 async def test_an_execution_is_shown_with_its_state(client: Client) -> None:
     view = await client.ended({"query": "frameworks?"}, search=step("search"))
 

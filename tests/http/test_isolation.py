@@ -95,6 +95,10 @@ async def furnished(acme: Caller) -> dict[str, str]:
     await acme.post("/executions", {"workflow_id": f"{SECRET}-remote"})
     claim = {"worker_id": SECRET, "queue_types": [SECRET], "wait": 5}
     claimed = await acme.post("/work-items/claim", claim)
+    ir = workflow(f"{SECRET}-dead", dead={**step("fail_with"), "input_mapping": {"message": SECRET}})
+    assert (await acme.post("/workflows", {"ir": ir})).status_code == 201
+    failed = await acme.post("/executions", {"workflow_id": f"{SECRET}-dead"})
+    await acme.until(failed.json["execution_id"], "WorkflowFailed")
     storage = acme.runtime.storage
     agent = Agent(SECRET, "http://localhost:7701", SECRET, 1, b'{"name": "acme-secret"}', skills=[SECRET])
     await storage.agents.put("acme", agent, None)
@@ -109,6 +113,7 @@ async def furnished(acme: Caller) -> dict[str, str]:
         "token_id": f"tok_{SECRET}",
         "node_id": "review",
         "item_id": claimed.json["work_item"]["id"],
+        "letter_id": (await acme.get("/dead-letters")).json["dead_letters"][0]["id"],
     }
 
 

@@ -50,7 +50,7 @@ async def test_all_problems_of_a_body_are_told_at_once(client: Client) -> None:
     problems = {problem["place"]: problem["message"] for problem in answer.json["details"]["problems"]}
     assert set(problems) == {"workflow_id", "workflow_version", "input", "inputs"}
     assert problems["workflow_id"] == "is required"
-    assert problems["inputs"] == "is unknown; known: workflow_id, workflow_version, input"
+    assert problems["inputs"] == "is unknown; known: workflow_id, workflow_version, input, priority"
 
 
 @pytest.mark.parametrize("workflow_id", ["", "a\0b", "a\nb", "x" * 300])

@@ -11,6 +11,7 @@ from .commands import (
     approvals,
     audit,
     db,
+    dead_letters,
     dev,
     executions,
     plugins,
@@ -94,6 +95,11 @@ _GROUPS = {
             "deactivate": agents.deactivate,
             "discover": agents.discover,
         },
+    ),
+    "dead-letters": (
+        "Act",
+        "What failed for good and took its execution with it.",
+        {"list": dead_letters.list_, "requeue": dead_letters.requeue},
     ),
     "audit": (
         "Access",

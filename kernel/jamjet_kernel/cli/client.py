@@ -74,8 +74,8 @@ class Client:
 
     # Executions
 
-    def start(self, workflow_id: str, version: str, input: Json) -> Json:
-        body = {"workflow_id": workflow_id, "workflow_version": version, "input": input}
+    def start(self, workflow_id: str, version: str, input: Json, priority: int | None = None) -> Json:
+        body = _given(workflow_id=workflow_id, workflow_version=version, input=input, priority=priority)
         return self._post("/executions", "execution_id", body)
 
     def execution(self, execution_id: str) -> Json:
@@ -163,6 +163,14 @@ class Client:
 
     def workers(self) -> Json:
         return self._get("/workers", "workers")
+
+    # Dead letters
+
+    def dead_letters(self, *, queue: str | None, limit: int | None) -> Json:
+        return self._pages("/dead-letters", "dead_letters", {"queue": queue}, limit)
+
+    def requeue(self, letter_id: str) -> Json:
+        return self._post(f"/dead-letters/{_part(letter_id)}/requeue", "execution_id")
 
     # Tokens
 

@@ -252,6 +252,23 @@ def approvals(answer: Json) -> RenderableType:
     return _fitting(table, "since", "workflow", "expires")
 
 
+def dead_letters(answer: Json) -> RenderableType:
+    if not answer["dead_letters"]:
+        return nothing("no dead letters")
+    table = _table("dead letter", "node", "workflow", "queue", "attempts", "failed", "error", unbroken=("dead letter",))
+    for one in answer["dead_letters"]:
+        table.add_row(
+            one["id"],
+            one["node_id"],
+            one["workflow_id"],
+            one["queue_type"],
+            str(one["attempts"]),
+            moment(one["failed_at"]),
+            one["error"].partition("\n")[0],
+        )
+    return _fitting(table, "attempts", "failed", "queue", "workflow", "error")
+
+
 def agents(answer: Json) -> RenderableType:
     if not answer["agents"]:
         return nothing("no agents")

@@ -84,7 +84,7 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     items: list[Any] | None = None
     items_begun: int = 0
     items_done: int = 0
-    #: Of a run that failed for good: when, and how many of its attempts came to a worker.
+    #: Of a run that failed for good: when, and after how many attempts; none where it never came to one.
     failed_at: int | None = None
     tries: int = 0
 
@@ -158,6 +158,12 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     def unfinished_runs(self) -> list[str]:
         """What a retry runs again."""
         return [run_id for run_id in self.nodes if self._is_unfinished(run_id)]
+
+    def failed_runs(self) -> list[str]:
+        """Those that no error route took care of: why the execution fails. Of a map that failed, its items."""
+        failed = [run_id for run_id in self.unfinished_runs() if self.run(run_id).status is RunStatus.FAILED]
+        maps = {map_of(run_id) for run_id in failed}
+        return [run_id for run_id in failed if run_id not in maps]
 
     def _is_unfinished(self, run_id: str) -> bool:
         run, fan = self.run(run_id), map_of(run_id)
@@ -353,7 +359,7 @@ def _failed(progress: Progress, run_id: str, event: ev.NodeFailed) -> Progress:
         handled=event.handled,
         taken=event.taken,
         failed_at=event.at,
-        tries=run.attempt if run.status is RunStatus.SCHEDULED else 0,
+        tries=run.attempt if run.status in BUSY else 0,
     )
     after = _with_run(progress, run_id, over, settle=(event.taken, event.dead))
     if event.handled:

@@ -17,6 +17,7 @@ from .access import AccessControl
 from .agents import Agents
 from .approvals import Approvals
 from .audit import Audit
+from .dead_letters import DeadLetters
 from .docs import Docs
 from .events import Events, Streamed
 from .executions import Executions, encode_view
@@ -156,6 +157,7 @@ def _routes(runtime: Runtime, document: OpenApi) -> Iterator[Route]:
             "decision",
         ),
     )
+    yield from _tagged("dead letters", *_dead_letter_routes(DeadLetters(runtime)))
     yield from _tagged(
         "tenants",
         Route(
@@ -220,6 +222,20 @@ def _work_routes(items: WorkItems) -> Iterator[Route]:
         "release",
     )
     yield Route(f"{one}/progress", items, _post("Tell how it goes", m.ProgressedWork, m.WorkProgress), "progress")
+
+
+def _dead_letter_routes(letters: DeadLetters) -> Iterator[Route]:
+    one = "/dead-letters/{letter_id}"
+    again = "Whatever failed in the same execution runs again too, and its dead letters are gone."
+
+    yield Route("/dead-letters", letters, _get("List what failed for good", m.DeadLetters, m.DeadLettersPage))
+    yield Route(one, letters, _get("Get a dead letter", m.DeadLetter), "one")
+    yield Route(
+        f"{one}/requeue",
+        letters,
+        _post("Run it again", m.ExecutionStatus, m.Nothing, description=again),
+        "requeue",
+    )
 
 
 def _audit_routes(audit: Audit) -> Iterator[Route]:

@@ -25,7 +25,12 @@ class Executions:
     async def on_post(self, req: Request, resp: Response) -> None:
         given, once = await body(req, models.ExecutionStart, self._max_bytes)
         execution_id = await self._runtime.start(
-            principal_of(req), given.workflow_id, given.workflow_version, given.input, once=once
+            principal_of(req),
+            given.workflow_id,
+            given.workflow_version,
+            given.input,
+            priority=given.priority,
+            once=once,
         )
         created(resp, {"execution_id": execution_id}, "executions", execution_id)
 
@@ -98,6 +103,7 @@ def encode_view(view: View) -> bytes:
     return encode(
         {
             **_summary(view.head),
+            "priority": progress.priority,
             "state": progress.state,
             "steps_executed": progress.steps,
             "input": progress.input,

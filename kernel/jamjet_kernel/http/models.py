@@ -293,6 +293,9 @@ class ExecutionStart(Body):
     workflow_id: Name = Field(examples=["research-agent"])
     workflow_version: Name | None = Field(None, description="Default: the latest.", examples=["0.1.0"])
     input: Object = Field({}, examples=[{"query": "Latest AI agent frameworks?"}])
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = Field(
+        0, description="Of all that waits to be done, what has the higher one is done first."
+    )
 
 
 class StartedExecution(Answer):
@@ -356,6 +359,7 @@ class Origin(Answer):
 
 
 class Execution(ExecutionSummary):
+    priority: int
     state: Object
     steps_executed: int
     input: Object
@@ -450,6 +454,29 @@ class Approval(Answer):
 
 class Approvals(Listing):
     approvals: list[Approval]
+
+
+# Dead letters
+
+
+class DeadLettersPage(Page):
+    queue: Name | None = Field(None, description="Only those of this queue.")
+
+
+class DeadLetter(Answer):
+    id: str
+    execution_id: str
+    node_id: str
+    workflow_id: str
+    queue_type: str
+    attempts: int = Field(description="0: it never came to one, as where a policy forbids it.")
+    error: str
+    error_class: str
+    failed_at: Timestamp
+
+
+class DeadLetters(Listing):
+    dead_letters: list[DeadLetter]
 
 
 # Tenants

@@ -24,6 +24,7 @@ from ..core.decide import (
 )
 from ..core.progress import Progress, timer_node
 from ..ports import Commit, Delivery, Lease, OpenApproval, Principal, Receipt, Recorded, Snapshot, Timer, WorkItem
+from . import dead_letters
 from .alarms import HORIZON
 from .audit import Auditor
 from .limits import spent_by
@@ -95,6 +96,8 @@ class Commits:
             delivered=delivered,
             snapshot=_snapshot(before, after),
             receipt=receipt,
+            buried=dead_letters.buried(live.graph, decision),
+            raised=dead_letters.raised(before, decision),
             spent=spent_by(decision),
             audit=self._auditor.records(
                 live.graph, live.execution_id, decision.events, before.sequence + 1, cause, principal

@@ -39,6 +39,7 @@ from ..errors import (
 from ..plugins import contributed, observers
 from ..ports import (
     Authenticator,
+    DeadLetter,
     Head,
     Lease,
     NodeExecutor,
@@ -622,6 +623,35 @@ class Runtime:
         """A failed execution goes on from what failed."""
         self.readiness.check_journal()
         await self._happen(principal, execution_id, ev.WorkflowRetried(at=0, actor=principal.id), once)
+
+    async def requeue(self, principal: Principal, execution_id: str, run_id: str, *, once: Once | None = None) -> None:
+        """The execution of a dead letter goes on from what failed, all of it. Raises `NotFound`."""
+
+        async def retry(receipt: Receipt | None) -> None:
+            await self.dead_letter(principal, execution_id, run_id)
+            await self.tenants.check_start(principal.tenant_id)
+            event = ev.WorkflowRetried(at=0, actor=principal.id)
+            await self.record(principal.tenant_id, execution_id, event, principal=principal, receipt=receipt)
+
+        await self.once(principal, once, execution_id, retry)
+
+    async def dead_letter(self, principal: Principal, execution_id: str, run_id: str) -> DeadLetter:
+        """Raises `NotFound`."""
+        found = await self.storage.dead_letters.get(principal.tenant_id, execution_id, run_id)
+        if found is None:
+            raise NotFound(f"dead letter of {run_id} in {execution_id}")
+        return found
+
+    async def dead_letters(
+        self,
+        principal: Principal,
+        *,
+        queue: str | None = None,
+        limit: int = 50,
+        after: tuple[str, str] | None = None,
+    ) -> list[DeadLetter]:
+        """What failed for good and took its execution with it, by (execution_id, run_id)."""
+        return await self.storage.dead_letters.page(principal.tenant_id, queue=queue, limit=limit, after=after)
 
     async def approve(
         self,

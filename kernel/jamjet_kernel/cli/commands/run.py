@@ -22,6 +22,9 @@ def run(
     input: Annotated[
         str, typer.Option("--input", "-i", metavar="JSON", help="A JSON object, @file.json, or - for stdin.")
     ] = "{}",
+    priority: Annotated[
+        int | None, typer.Option("--priority", "-p", metavar="N", help="What has a higher one is done first.")
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Follow it to its end; or print its id and leave.")
     ] = True,
@@ -46,7 +49,7 @@ def run(
     registered = _register(session, ir)
     for warning in registered.get("warnings") or ():
         session.output.note(f"[yellow]warning:[/] {escape(warning)}")
-    started = session.client.start(registered["workflow_id"], registered["version"], given)
+    started = session.client.start(registered["workflow_id"], registered["version"], given, priority)
     execution_id = started["execution_id"]
     if not follow:
         session.output.answer({**started, **registered}, lambda answer: whole(answer["execution_id"]))
