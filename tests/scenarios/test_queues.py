@@ -151,14 +151,18 @@ async def test_of_a_limited_queue_only_so_many_are_at_work_at_a_time(site: Site)
 
 async def test_a_long_queue_leaves_room_for_another(site: Site) -> None:
     crowd = site.probe.does["serve"] = Crowd(0.01)
+    begun, open_, site.probe.does["first"] = gate()
+    long = each(probe("serve", input_mapping="{{ item }}"))
+    short = workflow({"a": probe("serve", input_mapping="model", queue="model")}, "a > end", workflow_id="short")
     async with site.open(queues=("general", "model"), concurrency=1) as runtime:
-        long = each(probe("serve", input_mapping="{{ item }}"))
-        execution = await begin(runtime, long, names=["general"] * 30)
-        short = workflow({"a": probe("serve", input_mapping="model", queue="model")}, "a > end", workflow_id="other")
-        other = await begin(runtime, short)
-        await ended(runtime, other)
-        assert len(crowd.served) < 20
-        await ended(runtime, execution)
+        first = await begin(runtime, workflow({"a": probe("first")}, "a > end", workflow_id="first"))
+        await begun.wait()
+        executions = [first, await begin(runtime, long, names=["general"] * 30), await begin(runtime, short)]
+        open_.set()
+        for execution in executions:
+            await ended(runtime, execution)
+
+    assert crowd.served.index("model") < 20
 
 
 # Priorities

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import TYPE_CHECKING
 
 from ..errors import StorageError
@@ -33,7 +32,7 @@ class Recovery:
         self._wake = asyncio.Event()
         self._all = True
         self._work_is_left = False
-        self._queues = deque(self._settings.queues)
+        self._queues = list(self._settings.queues)
 
     def wake(self) -> None:
         """There may be work that nobody holds."""
@@ -80,24 +79,27 @@ class Recovery:
 
     async def _work(self) -> None:
         self._work_is_left = False
-        for queue in self._queues:
-            await self._claim(queue)
-        # Whoever was first may have left no room for the others.
-        self._queues.rotate(-1)
+        for queue in list(self._queues):
+            if await self._claim(queue):
+                # It may have left no room for the others, which come first the next time.
+                self._queues.remove(queue)
+                self._queues.append(queue)
 
-    async def _claim(self, queue: str) -> None:
-        """As much as there is room for."""
-        runtime = self._runtime
+    async def _claim(self, queue: str) -> bool:
+        """As much as there is room for; answers whether it got any."""
+        runtime, taken = self._runtime, 0
         limit = self._settings.queue_limits.get(queue)
         while not runtime.is_draining and (room := min(runtime.worker.room, AT_ONCE)) > 0:
             now = runtime.world.now()
             items = await self._storage.work.claim(runtime.membership.worker_id, queue, now, room, queue_limit=limit)
             for item in items:
                 runtime.start_work(item)
+            taken += len(items)
             if len(items) < room:
-                return await self._wake_when_due(queue, now)
+                await self._wake_when_due(queue, now)
+                return taken > 0
         self._work_is_left = True
-        return None
+        return taken > 0
 
     async def _wake_when_due(self, queue: str, now: int) -> None:
         due = await self._storage.work.next_due(queue, now)

@@ -626,10 +626,11 @@ class Runtime:
 
     async def requeue(self, principal: Principal, execution_id: str, run_id: str, *, once: Once | None = None) -> None:
         """The execution of a dead letter goes on from what failed, all of it. Raises `NotFound`."""
+        self.readiness.check_journal()
 
         async def retry(receipt: Receipt | None) -> None:
             await self.dead_letter(principal, execution_id, run_id)
-            await self.tenants.check_start(principal.tenant_id)
+            await self.check_start(principal.tenant_id)
             event = ev.WorkflowRetried(at=0, actor=principal.id)
             await self.record(principal.tenant_id, execution_id, event, principal=principal, receipt=receipt)
 
