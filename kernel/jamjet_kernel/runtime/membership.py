@@ -90,6 +90,10 @@ class Membership:
         self._looked_at = now
         return now < self._spare_until
 
+    async def prove(self) -> None:
+        """That the storage takes something down. Raises `StorageError`."""
+        await self._storage.workers.heartbeat(self.worker, self._lease_ms)
+
     async def rejoin(self, lost: str) -> None:
         """Under a new name: as `lost`, it was taken for dead."""
         if self._joining is None or self._joining.done():

@@ -34,6 +34,7 @@ class Readiness:
         self._last_beat = 0.0
         self._failure: str | None = None
         self._is_silent = False
+        self._is_in_doubt = False
         self._counting: asyncio.Task[None] | None = None
         self.backlog = 0
 
@@ -73,8 +74,13 @@ class Readiness:
 
     # The beat
 
+    def doubt(self) -> None:
+        """The storage did not take something down."""
+        self._is_in_doubt = True
+        self.suspect()
+
     def suspect(self) -> None:
-        """Something went wrong with the storage, or nobody has looked for a while."""
+        """Somebody wants to know, and nobody has looked for a while."""
         if asyncio.get_running_loop().time() - self._last_beat >= AGAIN:
             self._beat_at.set()
 
@@ -102,6 +108,8 @@ class Readiness:
         self._last_beat = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._patience):
+                if self._is_in_doubt:  # a full disk lets everything be read
+                    await self._runtime.membership.prove()
                 is_free = await self._runtime.membership.look()
         except StorageError as error:
             took = asyncio.get_running_loop().time() - self._last_beat
@@ -127,7 +135,7 @@ class Readiness:
         if self._failure is not None:
             log.warning("ready again: the database answers")
             self._runtime.recovery.wake_for_all()
-        self._failure, self._is_silent = None, False
+        self._failure, self._is_silent, self._is_in_doubt = None, False, False
 
     def _count_backlog(self) -> None:
         """By itself: it takes some hundred milliseconds where much waits, and the lease does not wait for it."""

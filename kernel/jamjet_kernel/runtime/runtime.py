@@ -312,7 +312,7 @@ class Runtime:
         except JamJetError as error:
             self.lives.forget(live)
             if isinstance(error, StorageError):
-                self.readiness.suspect()
+                self.readiness.doubt()
             raise
         finally:
             live.in_flight -= 1
