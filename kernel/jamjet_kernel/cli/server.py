@@ -9,11 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 import socket
-import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
@@ -23,9 +19,9 @@ import typer
 import uvicorn
 
 from .databases import hinted_at_storages, place_of
-from .exit_codes import ExitCode
 from .failures import CommandFailed, read_settings, told_clearly
 from .help import Command
+from .service import import_from_here, leave_late_functions, log_to_stderr, loop_factory, signals
 from .session import NoAuth
 
 if TYPE_CHECKING:
@@ -76,28 +72,15 @@ def _serve(
 
 def serve(settings: Settings, *, announce: Announce) -> None:
     """Until it is told to stop. `announce` is called once, when requests are taken."""
-    _log_to_stderr(settings.log_level)
-    _import_from_here()
+    log_to_stderr(settings.log_level)
+    import_from_here()
     if settings.auth == "off":
         log.warning("authentication is off: every program on this machine may do everything here")
     with hinted_at_storages(settings.database_url), _bound(settings) as listener:
         actual = settings.model_copy(update=_where(listener, settings))
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_run(actual, listener, announce))
-    _leave_late_functions()
-
-
-def _leave_late_functions() -> None:
-    """A thread cannot be stopped, and Python waits for all of them at its end; their time to finish is over."""
-    from ..nodes.compute import FUNCTION_THREADS
-
-    late = [thread for thread in threading.enumerate() if thread.name.startswith(FUNCTION_THREADS)]
-    for thread in late:
-        thread.join(0.5 / len(late))
-    if any(thread.is_alive() for thread in late):
-        log.warning("leaving functions that still run; their nodes run again at the next start")
-        logging.shutdown()
-        os._exit(0)
+    leave_late_functions()
 
 
 async def _run(settings: Settings, listener: socket.socket, announce: Announce) -> None:
@@ -105,7 +88,7 @@ async def _run(settings: Settings, listener: socket.socket, announce: Announce) 
     from ..runtime import open_runtime
 
     stop = asyncio.Event()
-    with _signals(stop):
+    with signals(stop):
         async with open_runtime(settings) as runtime:
             requests = OpenRequests(create_app(runtime))
             ready = partial(announce, settings, runtime.version)
@@ -247,27 +230,6 @@ def _wants_a_stream(scope: Scope) -> bool:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """The first signal asks to stop, the second one does not ask."""
-    loop = asyncio.get_running_loop()
-
-    def told() -> None:
-        if stop.is_set():
-            os._exit(ExitCode.INTERRUPTED)
-        stop.set()
-
-    handled = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in handled}
-    for number in handled:
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(told))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def _bound(settings: Settings) -> Iterator[socket.socket]:
     """The port, taken but not yet listening: a busy one is told before the database is touched."""
     address = "127.0.0.1" if settings.bind == "localhost" else settings.bind.strip("[]")
@@ -289,29 +251,6 @@ def _where(listener: socket.socket, settings: Settings) -> dict[str, object]:
     host, port = listener.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
     return {"port": port, "public_url": settings.public_url or f"http://{name}:{port}"}
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # not on Windows, nor on PyPy
-        return None
-    return uvloop.new_event_loop
-
-
-def _import_from_here() -> None:
-    """Functions that workflows name are found in the current folder too, as other servers' are."""
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s"
-    )
-    for noisy in ("uvicorn", "httpx", "httpcore", "stevedore", "alembic"):
-        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 def _one_line(settings: Settings, version: str) -> None:
