@@ -19,6 +19,7 @@ from .commands import (
     run,
     tokens,
     validate,
+    worker,
     workers,
     workflows,
 )
@@ -62,7 +63,7 @@ def before(
 
 _PANELS = {
     "Write": {"init": projects.init, "validate": validate.validate},
-    "Run": {"dev": dev.dev, "run": run.run},
+    "Run": {"dev": dev.dev, "run": run.run, "worker": worker.worker},
     "Look": {
         "list": executions.list_,
         "inspect": executions.inspect,

@@ -37,23 +37,26 @@ _OVERLOADED_FOR = 60
 _PAUSES_BETWEEN_CONNECTIONS = (0.2, 0.5, 1, 2, 4, 5, 5, 5, 5)
 
 
+# A proxy of the environment is for the world outside, not for this machine.
+HERE = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+
+
+def bearing(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
 class Client:
     """Raises `CommandFailed` for whatever goes wrong. `note` is told what takes time."""
 
     def __init__(self, url: str, token: str | None = None, *, note: Callable[[str], None] = lambda _: None) -> None:
         self.url = url.rstrip("/")
         self._note = note
-        # A proxy of the environment is for the world outside, not for this machine.
-        here: dict[str, httpx.BaseTransport | None] = {
-            "all://127.0.0.1": None,
-            "all://localhost": None,
-            "all://[::1]": None,
-        }
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT, mounts=here)
+            self._http = httpx.Client(
+                base_url=self.url, headers=bearing(token), timeout=_TIMEOUT, mounts=dict.fromkeys(HERE)
+            )
         except (httpx.InvalidURL, ValueError) as error:
-            raise _bad_url(url) from error
+            raise bad_url(url) from error
 
     def close(self) -> None:
         self._http.close()
@@ -201,7 +204,7 @@ class Client:
                 self._check(response, "application/jsonl")
                 yield from response.iter_bytes()
         except httpx.TransportError as error:
-            raise _not_answered(self.url, error) from error
+            raise not_answered(self.url, error) from error
 
     # Agents
 
@@ -255,13 +258,13 @@ class Client:
             try:
                 response = self._http.request(method, path, **request)
             except httpx.TransportError as error:
-                raise _not_answered(self.url, error) from error
-            media = _media(response)
+                raise not_answered(self.url, error) from error
+            media = media_of(response)
             if response.is_success and isinstance(media, dict) and holds in media:
                 return media
             pause = _overloaded(response, media)
             if pause is None or time.monotonic() + pause > until:
-                raise _refused(self.url, response, media)
+                raise refused(self.url, response, media)
             if not is_told:
                 self._note(f"the runtime has too much to do; trying again for {_OVERLOADED_FOR} seconds")
                 is_told = True
@@ -271,7 +274,7 @@ class Client:
         """That the answer to a request for a stream is one."""
         if not response.is_success or not response.headers.get("content-type", "").startswith(media_type):
             response.read()
-            raise _refused(self.url, response, _media(response))
+            raise refused(self.url, response, media_of(response))
 
     @contextmanager
     def _stream(self, execution_id: str, after: int) -> Iterator[Iterator[Event]]:
@@ -308,10 +311,10 @@ def _unreachable(message: str) -> _Unreachable:
     )
 
 
-def _not_answered(url: str, error: httpx.TransportError) -> CommandFailed:
+def not_answered(url: str, error: httpx.TransportError) -> CommandFailed:
     match error:
         case httpx.UnsupportedProtocol():
-            return _bad_url(url)
+            return bad_url(url)
         case httpx.ReadTimeout():
             return _Unreachable(f"the runtime at {url} did not answer in time", code=ExitCode.UNREACHABLE)
         case httpx.RemoteProtocolError():
@@ -319,13 +322,13 @@ def _not_answered(url: str, error: httpx.TransportError) -> CommandFailed:
     return _unreachable(f"no runtime answers at {url}")
 
 
-def _bad_url(url: str) -> CommandFailed:
+def bad_url(url: str) -> CommandFailed:
     return CommandFailed(
         f"{url!r} is not the URL of a runtime", hint="write it like http://127.0.0.1:7700", code=ExitCode.USAGE
     )
 
 
-def _media(response: httpx.Response) -> object:
+def media_of(response: httpx.Response) -> object:
     try:
         return response.json()
     except ValueError:
@@ -340,7 +343,7 @@ def _overloaded(response: httpx.Response, media: object) -> float | None:
     return float(after) if media.get("code") == "overloaded" and after.isdecimal() else None
 
 
-def _refused(url: str, response: httpx.Response, media: object) -> CommandFailed:
+def refused(url: str, response: httpx.Response, media: object) -> CommandFailed:
     if response.is_error and isinstance(media, dict) and "error" in media:
         return Refused(response.status_code, media)
     # A proxy says such things too while its runtime is away; who says that all is well is another service.

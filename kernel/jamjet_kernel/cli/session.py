@@ -60,12 +60,19 @@ class Session:
     output: Output
     given: Given
 
+    @property
+    def url(self) -> str:
+        return self.given.runtime or default_url()
+
+    @property
+    def token(self) -> str | None:
+        return self.given.token or kept_token(self.url)
+
     @functools.cached_property
     def client(self) -> Client:
         from .client import Client
 
-        url = self.given.runtime or default_url()
-        return Client(url, self.given.token or kept_token(url), note=self._note)
+        return Client(self.url, self.token, note=self._note)
 
     def _note(self, text: str) -> None:
         self.output.note(f"[yellow]note:[/] {text}")

@@ -197,8 +197,10 @@ def _parts(kind: str, data: Mapping[str, Any]) -> Sequence[object]:
     match kind:
         case "WorkflowStarted":
             return data.get("workflow_id", ""), data.get("workflow_version", ""), short(data.get("input"))
-        case "NodeScheduled" | "NodeStarted":
+        case "NodeScheduled":
             return (_attempt(data),)
+        case "NodeStarted":
+            return _attempt(data), f"at {data.get('worker_id', '')}"
         case "NodeCompleted":
             return _attempt(data), _took(data), short(data.get("output"))
         case "NodeFailed":

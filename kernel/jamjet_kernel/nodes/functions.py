@@ -123,7 +123,7 @@ def find(name: str, allowed: Sequence[str] = ("*",)) -> Function:
     """Imports the module, so it may take its time. Raises `NodeFailed`, not retryable."""
     module, _, path = name.partition(":")
     _check_allowed(module, allowed)
-    target: Any = _module(module)
+    target: Any = load(module)
     for step in path.split("."):
         target = _attribute(target, step, name)
     if not callable(target):
@@ -140,7 +140,8 @@ def _check_allowed(module: str, allowed: Sequence[str]) -> None:
         raise NodeFailed(message, retryable=False)
 
 
-def _module(name: str) -> Any:
+def load(name: str) -> Any:
+    """The module. Raises `NodeFailed`, not retryable."""
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)

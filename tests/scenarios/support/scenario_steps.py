@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import time
+from pathlib import Path
 
 from jamjet_kernel import NodeContext, NodeFailed
 
@@ -70,3 +71,11 @@ def nap_in_thread(seconds: float, marker: str) -> dict[str, int]:
         file.write(f"{os.getpid()}\n")
     time.sleep(seconds)
     return {"pid": os.getpid()}
+
+
+async def nap_until_cancelled(seconds: float, marker: str) -> None:
+    try:
+        await nap(seconds, marker)
+    except asyncio.CancelledError:
+        Path(marker).with_suffix(".cancelled").touch()
+        raise
