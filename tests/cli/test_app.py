@@ -22,6 +22,7 @@ COMMANDS = [
     "validate",
     "dev",
     "run",
+    "worker",
     "inspect",
     "events",
     "list",

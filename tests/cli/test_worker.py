@@ -17,7 +17,7 @@ import pytest
 
 from jamjet_kernel.cli.exit_codes import ExitCode
 
-from .conftest import BIN, Jamjet, Server
+from .conftest import BIN, Jamjet, Server, end, start_dev, write_project
 
 FUNCTIONS = """
 import asyncio
@@ -64,8 +64,12 @@ def crash():
 
 
 @pytest.fixture(scope="module")
-def functions(server: Server) -> None:
-    (server.folder / "functions.py").write_text(FUNCTIONS)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One of their own: who works for it is seen there for a while."""
+    started = start_dev(write_project(tmp_path_factory.mktemp("worked-for")))
+    (started.folder / "functions.py").write_text(FUNCTIONS)
+    yield started
+    end(started)
 
 
 @contextmanager
@@ -128,7 +132,7 @@ def start_badly(*arguments: str, **environment: str) -> subprocess.CompletedProc
     ids=["away", "token", "module", "broken", "queues", "url", "name"],
 )
 def test_what_keeps_it_from_working_is_said_in_one_line(
-    project: Path, functions: None, arguments: list[str], environment: dict[str, str], code: int, words: str
+    project: Path, arguments: list[str], environment: dict[str, str], code: int, words: str
 ) -> None:
     (project / "broken_module.py").write_text("import nothing_like_it\n")
 
@@ -146,7 +150,7 @@ def test_what_is_missing_is_wrong_usage(project: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_success(project: Path, functions: None, number: int) -> None:
+def test_a_signal_ends_it_with_success(project: Path, number: int) -> None:
     with worker() as process:
         process.send_signal(number)
 
@@ -156,7 +160,7 @@ def test_a_signal_ends_it_with_success(project: Path, functions: None, number: i
         assert "Traceback" not in errors
 
 
-def test_it_is_among_the_workers(jamjet: Jamjet, project: Path, functions: None) -> None:
+def test_it_is_among_the_workers(jamjet: Jamjet, project: Path) -> None:
     with worker("--name", "gpu-box", "--concurrency", "3") as process:
         found = {one["worker_id"]: one for one in jamjet("workers", "--json").json["workers"]}
 
@@ -170,7 +174,7 @@ def test_it_is_among_the_workers(jamjet: Jamjet, project: Path, functions: None)
 
 
 @pytest.fixture
-def at_work(project: Path, functions: None) -> Iterator[subprocess.Popen[str]]:
+def at_work(project: Path) -> Iterator[subprocess.Popen[str]]:
     with worker("--name", "here") as process:
         yield process
 
