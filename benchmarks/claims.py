@@ -20,6 +20,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psycopg
@@ -55,11 +56,11 @@ class Case:
 
 CASES = (
     Case("1 at a time", 1),
-    Case("100 at a time", 100),
+    Case("50 at a time", 50),
     Case("1 at a time, of one tenant", 1, tenant=True),
     Case("1 at a time, behind 100,000 of a full key", 1, blocked=100_000),
     Case("1 at a time, with 1,000 keys", 1, keys=1_000),
-    Case("100 at a time, with 100,000 keys", 100, keys=100_000),
+    Case("50 at a time, with 100,000 keys", 50, keys=100_000),
 )
 
 
@@ -141,6 +142,8 @@ def _opened(url: str) -> Storage:
 
 
 async def _fill(url: str, case: Case, count: int) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("CREATE TABLE bare (number int PRIMARY KEY, count int NOT NULL)")
     storage = _opened(url)
     dice = random.Random(1)
     blocked = [_item(f"b{n}", dice, case, PRIORITIES, "full") for n in range(case.blocked)]
@@ -223,7 +226,6 @@ async def _claim_and_settle(url: str, case: Case, number: int, seconds: float) -
 
 def _bare(url: str, number: int) -> Generator[None, None, None]:
     with psycopg.connect(url) as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS bare (number int PRIMARY KEY, count int NOT NULL)")
         connection.execute("INSERT INTO bare VALUES (%s, 0)", [number])
         connection.commit()
         while True:
@@ -234,14 +236,17 @@ def _bare(url: str, number: int) -> Generator[None, None, None]:
 
 async def _look(url: str, case: Case, count: int) -> dict[str, float]:
     storage = _opened(url)
-    now = time.time_ns() // 10**6
-    began = time.perf_counter()
-    await storage.work.next_due(QUEUES[0], now)
-    due = time.perf_counter()
-    assert await storage.work.backlog(10 * count) >= count // 2
-    counted = time.perf_counter()
+    due, counted = [], []
+    for _ in range(10):  # each of its reading connections is new at first
+        began = time.perf_counter()
+        await storage.work.next_due(QUEUES[0], time.time_ns() // 10**6)
+        due.append((time.perf_counter() - began) * 1000)
+    for _ in range(10):
+        began = time.perf_counter()
+        assert await storage.work.backlog(10 * count) >= count // 2
+        counted.append((time.perf_counter() - began) * 1000)
     await storage.close()
-    return {"next_due_ms": (due - began) * 1000, "backlog_ms": (counted - due) * 1000}
+    return {"next_due_ms": median(due), "backlog_ms": median(counted)}
 
 
 # The figures

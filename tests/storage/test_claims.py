@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +15,9 @@ import pytest
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
+from jamjet_kernel.ports import Lease, Storage
+from jamjet_kernel.testing.storage import NOON, commit, keyed, store
+from jamjet_storage_postgres import open_server
 from jamjet_storage_postgres.spread import Spread
 from jamjet_storage_sql import Bulk, claims, concurrency
 
@@ -120,3 +126,41 @@ def test_sqlite_scans_an_index_too(tmp_path: Any) -> None:
                 assert f"USING INDEX {index} " in plan, f"{name}:\n{plan}"
                 assert "TEMP B-TREE" not in plan, f"{name}:\n{plan}"
     engine.dispose()
+
+
+async def test_many_processes_keep_to_the_limits_of_keys_in_all_queues(postgres_url: str) -> None:
+    limits = {f"k{n}": 1 + n % 2 for n in range(5)}
+    storages = [open_server(postgres_url) for _ in range(4)]
+    dice = random.Random(7)
+    names = [f"e{n}" for n in range(120)]
+    for name in names:
+        key = dice.choice(list(limits))
+        work = keyed("run", name, key, limits[key], queue=dice.choice(["a", "b"]), priority=dice.randrange(2))
+        await store(storages[0], commit(name, enqueue=[work]))
+    at_work: Counter[str] = Counter()
+    left = set(names)
+
+    async def serve(storage: Storage, queue: str, name: str) -> None:
+        while left:
+            for held in await storage.work.claim(name, queue, NOON, 3):
+                key = held.concurrency_key or ""
+                at_work[key] += 1
+                assert at_work[key] <= limits[key]
+                await asyncio.sleep(0.002)
+                at_work[key] -= 1
+                done = commit(held.execution_id, 1, lease=Lease("run", held.fence), settle=["run"], freed=[key])
+                await store(storage, done)
+                left.discard(held.execution_id)
+            await asyncio.sleep(0.001)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(serve(each, q, f"w{n}{q}") for n, each in enumerate(storages) for q in "ab"))
+
+    assert await storages[0].work.pending() == []
+    for each in storages:
+        await each.work.claim("last", "a", NOON, 1)
+        await each.work.claim("last", "b", NOON, 1)
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("SELECT * FROM concurrency").fetchall() == []  # nothing is left of a key
+    for each in storages:
+        await each.close()

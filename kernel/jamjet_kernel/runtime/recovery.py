@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jamjet.recovery")
 
-AT_ONCE = 100
-"""Items of a claim: enough to be quick, and few enough that other processes get some of a backlog."""
+AT_ONCE = 50
+"""Items of a claim: enough to be quick, and few enough that it takes no longer than a commit, and that other processes
+get some of a backlog."""
 
 PORTION = 1000
 

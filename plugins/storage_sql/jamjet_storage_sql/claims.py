@@ -171,8 +171,13 @@ class _Key:
     no room, and then it is closed."""
 
     row: Row
-    room: int
+    at_work: int
+    at_once: int
     items: Sequence[WorkItem]
+
+    @property
+    def room(self) -> int:
+        return max(0, self.at_once - self.at_work)
 
     @property
     def fitting(self) -> Sequence[WorkItem]:
@@ -185,7 +190,7 @@ def _keyed(tx: Connection, queue: str, now: int, limit: int, tenant_id: str | No
     found = 0
     for _ in range(LOOKS):
         at_work = concurrency.at_work(tx, queue, looked)
-        fresh = {key: most - count for key, (count, most) in at_work.items() if key not in seen}
+        fresh = {key: counts for key, counts in at_work.items() if key not in seen}
         if not fresh:
             return
         seen |= fresh.keys()
@@ -197,12 +202,15 @@ def _keyed(tx: Connection, queue: str, now: int, limit: int, tenant_id: str | No
         [looked] = wire_of(tx).exchange(tx, [concurrency.look(queue, now, limit + len(seen), tenant_id)])
 
 
-def _with_items(tx: Connection, queue: str, now: int, limit: int, rooms: Mapping[Key, int]) -> list[_Key]:
+def _with_items(
+    tx: Connection, queue: str, now: int, limit: int, counts: Mapping[Key, tuple[int, int]]
+) -> Iterator[_Key]:
+    rooms = {key: at_once - at_work for key, (at_work, at_once) in counts.items()}
     asked = [(*key, queue, now, min(room, limit) + 1) for key, room in rooms.items() if room > 0]
-    found: dict[Key, list[WorkItem]] = {key: [] for key in rooms}
+    found: dict[Key, list[WorkItem]] = {key: [] for key in counts}
     for item in _first_of_each(tx, asked):
         found[item.tenant_id, item.concurrency_key or ""].append(item)
-    return [_Key((*key, queue), room, found[key]) for key, room in rooms.items()]
+    return (_Key((*key, queue), *counts[key], items) for key, items in found.items())
 
 
 def _first_of_each(tx: Connection, asked: Sequence[Row]) -> list[WorkItem]:
@@ -258,26 +266,23 @@ _HOLD = Bulk(
 def _leave(tx: Connection, lease: Request, keys: Iterable[_Key], taken: set[Row]) -> None:
     """Leases, and leaves the keys as the next claim is to find them."""
     full: list[Row] = []
-    open_: list[Row] = []
-    through: list[Row] = []
+    opened: list[Row] = []
+    through: dict[Row, bool] = {}
     for key in keys:
         rest = [item for item in key.items if _run(item) not in taken]
-        if len(key.items) - len(rest) >= key.room:
+        count = key.at_work + len(key.items) - len(rest)
+        if count >= key.at_once:
             full.append(key.row)
         elif rest:
-            open_.append((*key.row, rest[0].priority, rest[0].available_at))
+            opened.append((*key.row, rest[0].priority, rest[0].available_at))
         else:
-            through.append(key.row)
-    later, drop = _sort_out(tx, lease, through) if through else ([], [])
-    wire_of(tx).post(tx, [] if through else [lease])
-    wire_of(tx).post(tx, [*concurrency.closed(full), *concurrency.opened([*open_, *later]), *concurrency.dropped(drop)])
-
-
-def _sort_out(tx: Connection, lease: Request, through: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Of keys of which nothing more is due: those to open later, and those of which nothing waits."""
-    _, waiting = wire_of(tx).exchange(tx, [lease, concurrency.waiting(through)])
-    later = [(*row, concurrency.FIRST, _next_of_key(tx, row)) for row in waiting.rows]
-    return later, sorted({*through} - {*waiting.rows})
+            through[key.row] = count > 0
+    if not through:
+        return wire_of(tx).post(tx, [lease, *concurrency.left(full, opened)])
+    _, waiting = wire_of(tx).exchange(tx, [lease, concurrency.waiting(list(through))])
+    opened += [(*row, concurrency.FIRST, _next_of_key(tx, row)) for row in waiting.rows]
+    idle = {row: is_at_work for row, is_at_work in through.items() if row not in set(waiting.rows)}
+    return wire_of(tx).post(tx, [*concurrency.left(full, opened), *concurrency.idle(idle)])
 
 
 # What is due later

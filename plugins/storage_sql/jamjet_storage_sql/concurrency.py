@@ -15,7 +15,7 @@ The row with the empty key is the queue's own, held while that queue's leased it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from sqlalchemy import (
@@ -28,7 +28,6 @@ from sqlalchemy import (
     Text,
     Update,
     case,
-    delete,
     exists,
     func,
     literal_column,
@@ -42,7 +41,7 @@ from sqlalchemy.types import TypeEngine
 from jamjet_kernel import DEFAULT_TENANT, Commit
 
 from . import schema
-from .bulk import Bulk, Row, first, given, insert_new, insert_of, one_of, values_of
+from .bulk import Bulk, Row, delete_keys, first, given, insert_new, insert_of, one_of, values_of
 from .wire import Answer, Request, wire_of
 
 _rows, _items = schema.concurrency, schema.work_items
@@ -194,17 +193,21 @@ _AT_WORK = _on_keys(_count_at_work())
 # What a claim leaves
 
 
-def closed(rows: Sequence[Row]) -> Iterator[Request]:
-    """As many are at work as may be."""
-    yield _CLOSE, rows
+def left(closed: Sequence[Row], opened: Sequence[Row]) -> Iterator[Request]:
+    """Of the `closed` as many are at work as may be. Of the others something waits: (…, priority, open_at)."""
+    yield _CLOSE, sorted(closed)
+    yield _LEAVE_OPEN, sorted(opened)
 
 
-_CLOSE = _on_rows(update(_rows).where(_OF_ROWS).values(open_at=null()))
+def idle(rows: Mapping[Row, bool]) -> Iterator[Request]:
+    """Of these nothing waits. While something is at work the row stays, so that whoever ends that can hold it."""
+    yield _REST, sorted(row for row, is_at_work in rows.items() if is_at_work)
+    yield _DROP, sorted(row for row, is_at_work in rows.items() if not is_at_work)
 
 
-def opened(rows: Sequence[Row]) -> Iterator[Request]:
-    """(tenant_id, key, queue, priority, open_at): there may be more at work, and something waits."""
-    yield _LEAVE_OPEN, rows
+def waiting(rows: Sequence[Row]) -> Request:
+    """Answers those of which items wait for their time."""
+    return _WAITING, rows
 
 
 def _leave_open() -> Update:
@@ -213,29 +216,16 @@ def _leave_open() -> Update:
     return update(_rows).where(*here).values(priority=asked.c.priority, open_at=asked.c.open_at)
 
 
-_LEFT = (*_rows.primary_key.columns.keys(), "priority", "open_at")
-_LEAVE_OPEN = Bulk(_LEFT, lambda _: _leave_open())
-
-
-def waiting(rows: Sequence[Row]) -> Request:
-    """Answers those of which items wait for their time."""
-    return _WAITING, rows
-
-
-def dropped(rows: Sequence[Row]) -> Iterator[Request]:
-    """Nothing waits. A row stays while something is at work, so that whoever ends that can hold it."""
-    yield _DROP, rows
-    yield _REST, rows
-
-
-def _items_of_row(*conditions: Any) -> Any:
+def _waiting() -> Select[Any]:
     c = _items.c
     same = (c.tenant_id == _c.tenant_id, c.concurrency_key == _c.key, c.queue == _c.queue)
-    return exists().where(*same, c.concurrency_key.isnot(None), *conditions).correlate(_rows)
+    free = exists().where(*same, c.concurrency_key.isnot(None), c.lease_owner.is_(None))
+    return select(*_rows.primary_key).where(_OF_ROWS, free.correlate(_rows))
 
 
-_IS_WAITING = _items_of_row(_items.c.lease_owner.is_(None))
-_IS_AT_WORK = _items_of_row(_items.c.lease_owner.isnot(None))
-_WAITING = _on_rows(select(*_rows.primary_key).where(_OF_ROWS, _IS_WAITING))
-_DROP = _on_rows(delete(_rows).where(_OF_ROWS, ~_IS_AT_WORK))
+_LEFT = (*_rows.primary_key.columns.keys(), "priority", "open_at")
+_LEAVE_OPEN = Bulk(_LEFT, lambda _: _leave_open())
+_CLOSE = _on_rows(update(_rows).where(_OF_ROWS).values(open_at=null()))
+_WAITING = _on_rows(_waiting())
 _REST = _on_rows(update(_rows).where(_OF_ROWS).values(open_at=literal_column(str(NOTHING))))
+_DROP = delete_keys(_rows)
