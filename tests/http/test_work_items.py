@@ -582,6 +582,39 @@ async def test_who_may_change_things_may_work(settings: Settings, role: str, sta
         assert answer.status_code == status
 
 
+async def test_no_more_of_a_key_than_its_limit_is_handed_out(settings: Settings) -> None:
+    """Whoever waits is told at once when one of them has ended."""
+    async with serving(settings, poll_seconds=600) as client:
+        limited = remote(concurrency={"key": "{{ state.who }}", "limit": 1}, input_mapping={"query": "{{ state.who }}"})
+        workflow_id = await client.registered(search=limited)
+        for who in ("ada", "ada", "bob"):
+            await client.post("/executions", {"workflow_id": workflow_id, "input": {"who": who}})
+        first = (await claim(client, max=5, wait=5))["work_items"]
+        if len(first) < 2:
+            first += (await claim(client, max=5, wait=5))["work_items"]
+        assert sorted(item["payload"]["input"]["query"] for item in first) == ["ada", "bob"]
+        assert not (await claim(client))["claimed"]
+
+        waiting = asyncio.create_task(claim(client, worker_id="w2", wait=10))
+        await asyncio.sleep(0.05)
+        ada = next(item for item in first if item["payload"]["input"]["query"] == "ada")
+        await say(client, ada, "complete", output={})
+
+        next_ = await asyncio.wait_for(waiting, 5)
+        assert next_["work_item"]["payload"]["input"] == {"query": "ada"}
+
+
+async def test_the_most_urgent_is_handed_out_first(client: Client) -> None:
+    workflow_id = await client.registered(search=remote(input_mapping={"query": "{{ state.n }}"}))
+    for priority in (0, 7, -3, 7):
+        body = {"workflow_id": workflow_id, "input": {"n": priority}, "priority": priority}
+        assert (await client.post("/executions", body)).status_code == 201
+
+    claimed = await claim(client, max=3)
+
+    assert [item["payload"]["input"]["query"] for item in claimed["work_items"]] == [7, 7, 0]
+
+
 async def test_no_more_than_a_queues_limit_is_handed_out(settings: Settings) -> None:
     async with serving(settings, queue_limits={"python_tool": 2}, poll_seconds=600) as client:
         for _ in range(3):
