@@ -687,3 +687,82 @@ def test_an_items_name_goes_unchanged_into_a_url() -> None:
 
     assert str(item_id).replace("_", "").replace("-", "").isalnum()
     assert ItemId.parse(str(item_id)) == item_id
+
+
+# On PostgreSQL, at two processes
+
+
+@pytest.fixture
+async def two(settings: Settings, postgres_url: str) -> AsyncIterator[tuple[Client, Client]]:
+    """Which look for work by themselves so seldom that only a hint can be it."""
+    shared = settings.model_copy(update={"database_url": postgres_url, "poll_seconds": 600})
+    async with serving(shared) as one, serving(shared) as other:
+        while not (one.runtime.membership.others and other.runtime.membership.others):
+            await asyncio.sleep(0.01)
+        yield one, other
+
+
+async def test_who_waits_at_one_process_is_woken_by_another(two: tuple[Client, Client]) -> None:
+    one, other = two
+    (waiting,) = await waiting_claims(other, 1)
+
+    execution_id = await one.started(search=remote())
+
+    async with asyncio.timeout(10):
+        item = (await waiting)["work_item"]
+    assert item["execution_id"] == execution_id
+    assert (await say(one, item, "heartbeat", worker_id="w0")).status_code == 200
+    assert (await say(one, item, "complete", output={"answer": 1})).status_code == 200
+    assert (await say(other, item, "complete", output={"answer": 2})).status_code == 200  # the first, said again
+    assert (await end_of(other, execution_id))["state"] == {"answer": 1}
+
+
+async def test_what_is_given_back_at_one_process_goes_to_who_waits_at_another(two: tuple[Client, Client]) -> None:
+    one, other = two
+    await one.started(search=remote())
+    item = await item_of(one)
+    (waiting,) = await waiting_claims(other, 1)
+
+    await say(one, item, "release")
+
+    async with asyncio.timeout(10):
+        again = (await waiting)["work_item"]
+    assert (again["attempt"], again["node_id"]) == (1, "search")
+    assert (await say(one, item, "complete", output=1)).json["code"] == "lease_lost"
+
+
+async def test_an_item_is_completed_once_whoever_says_it_and_wherever(two: tuple[Client, Client]) -> None:
+    execution_id = await two[0].started(search=remote())
+    item = await item_of(two[0])
+
+    said = [say(two[n % 2], item, "complete", output={"answer": n}) for n in range(6)]
+    answers = await asyncio.gather(*said)
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert (await kinds_of(two[1], execution_id)).count("NodeCompleted") == 1
+
+
+async def test_an_attempt_times_out_at_whichever_process(two: tuple[Client, Client]) -> None:
+    one, other = two
+    execution_id = await one.started(search=remote(node_timeout_secs=0.3))
+
+    item = await item_of(other)
+
+    assert (await end_of(one, execution_id))["error"]["error_class"] == "timeout"
+    assert (await say(one, item, "heartbeat", worker_id="w1")).json["code"] == "lease_lost"
+
+
+async def test_of_one_key_only_so_many_are_handed_out(settings: Settings, postgres_url: str) -> None:
+    async with serving(settings, database_url=postgres_url, poll_seconds=600) as client:
+        node = remote(concurrency={"key": "{{ state.customer }}", "limit": 1})
+        for customer in ("ada", "ada", "bob"):
+            await client.started({"customer": customer}, search=node)
+        held = (await claim(client, max=9))["work_items"]
+        assert sorted(item["payload"]["input"]["customer"] for item in held) == ["ada", "bob"]
+
+        (waiting,) = await waiting_claims(client, 1)
+        ada = next(item for item in held if item["payload"]["input"]["customer"] == "ada")
+        await say(client, ada, "complete", output={})
+
+        async with asyncio.timeout(10):
+            assert (await waiting)["work_item"]["payload"]["input"] == {"customer": "ada"}

@@ -208,6 +208,35 @@ async def test_what_a_worker_cannot_finish_it_gives_back_at_once(place: Place, a
     assert execution["nodes"]["a"]["attempt"] == 1
 
 
+async def test_a_worker_that_is_killed_while_it_waits_is_handed_nothing(place: Place, at: Any) -> None:
+    """With leases this long, whatever was handed to the dead one would be missing."""
+    server = place.server(lease=600)
+    client = await at(server)
+    first = place.worker(server, "first")
+    await asyncio.sleep(0.5)  # until it waits
+
+    first.kill()
+    second = place.worker(server, "second")
+
+    started = [await start(client, place.naps(0)) for _ in range(3)]
+
+    for execution_id in started:
+        assert (await ended(client, execution_id))["state"] == {"pid": second.pid}
+
+
+async def test_a_runtime_that_stops_keeps_no_worker_waiting(place: Place, at: Any) -> None:
+    server = place.server(lease=600)
+    client = await at(server)
+    worker = place.worker(server, "first")
+
+    assert server.stop() == 0
+    server.start()
+
+    execution_id = await start(client, place.naps(0))
+    assert (await ended(client, execution_id))["state"] == {"pid": worker.pid}
+    assert "Traceback" not in server.log()
+
+
 # Two runtimes on PostgreSQL
 
 
