@@ -27,6 +27,7 @@ from .errors import (
     RateLimited,
     SequenceConflict,
     StorageError,
+    StorageUnsure,
     Unauthenticated,
 )
 from .hookspecs import hookimpl, hookspec
@@ -149,6 +150,7 @@ __all__ = [
     "Status",
     "Storage",
     "StorageError",
+    "StorageUnsure",
     "Tenant",
     "TenantStatus",
     "Tenants",

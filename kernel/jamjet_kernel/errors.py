@@ -16,6 +16,7 @@ JamJetError                     code: a stable string, in every error body besid
   Overloaded                    there is more to do than the runtime or its database can take
   PluginError                   refuse to start
   StorageError                  the database did not do it; nothing was stored
+    StorageUnsure               whether it was stored is not known
     StorageSilent               the database does not answer; nothing was asked of it
     Evicted                     this process was taken for dead, and others took over its work
   RemoteFailed                  another server did not answer as it should
@@ -158,6 +159,10 @@ class StorageError(JamJetError):
 
     code = "storage_error"
     retry_after = 1.0
+
+
+class StorageUnsure(StorageError):
+    """Whether it was stored is not known."""
 
 
 class StorageSilent(StorageError):

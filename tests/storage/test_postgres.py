@@ -10,13 +10,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import pytest_asyncio
-from postgres_proxy import Fault, PostgresProxy
+from postgres_proxy import Fault, PostgresProxy, address_of
 from postgres_server import GUARDED, Databases, PostgresServer
 from psycopg.conninfo import conninfo_to_dict
 
@@ -528,9 +527,3 @@ async def terminated(url: str, but: psycopg.Connection[Any] | None = None) -> in
     row = connected(url, f"SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE {mine}")
     assert row is not None
     return int(row[0])
-
-
-def address_of(url: str) -> Path | tuple[str, int]:
-    with psycopg.connect(url) as connection:
-        host, port = connection.info.host, connection.info.port
-    return Path(host) / f".s.PGSQL.{port}" if host.startswith("/") else (host, port)

@@ -10,6 +10,8 @@ from enum import Enum
 from itertools import repeat
 from pathlib import Path
 
+import psycopg
+
 COMMIT = b"COMMIT\0"
 
 
@@ -127,6 +129,12 @@ class PostgresProxy:
         thread = threading.Thread(target=function, args=arguments, daemon=True)  # type: ignore[arg-type]
         self._threads.append(thread)
         thread.start()
+
+
+def address_of(url: str) -> Path | tuple[str, int]:
+    with psycopg.connect(url) as connection:
+        host, port = connection.info.host, connection.info.port
+    return Path(host) / f".s.PGSQL.{port}" if host.startswith("/") else (host, port)
 
 
 def every(count: int, fault: Fault) -> Iterator[Fault]:

@@ -114,7 +114,7 @@ async def _refresh(runtime: Runtime) -> None:
 
 
 async def _refill(runtime: Runtime, until: int) -> None:
-    await runtime.recovery.timers(until)
+    await runtime.recovery.refill(until)
     day = runtime.settings.receipt_hours * 3_600_000
     await runtime.storage.receipts.forget(runtime.world.now() - day)
     await runtime.retention.look()

@@ -117,6 +117,9 @@ class Readiness:
         except TimeoutError:
             self._failed(f"the database did not answer within {self._patience:g} s", is_silent=True)
             self._runtime.journal.refuse_what_waits()
+        except Exception as error:  # a bug must not end the signs of life
+            log.exception("cannot tell whether the storage is there")
+            self._failed(f"a defect: {error!r}", is_silent=False)
         else:
             self._succeeded()
             self._count_backlog()

@@ -21,6 +21,7 @@ from jamjet_kernel import (
     JamJetError,
     Receipts,
     StorageError,
+    StorageUnsure,
     Tenants,
     Timers,
     Tokens,
@@ -103,7 +104,7 @@ class SqlStorage:
         batch = self._batches.next()
         try:
             return await self._write(write, commits, batch)
-        except (Evicted, Unavailable):
+        except (Evicted, StorageUnsure, Unavailable):
             raise
         except (Refused, Invalid, StorageError):
             return await self._write(write_each, commits, batch)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from jamjet_kernel import StorageError
+from jamjet_kernel import StorageError, StorageUnsure
 
 from .wire import CommitLost, Passing, Unavailable, Wire
 
@@ -126,7 +126,7 @@ class _Connections:
         except CommitLost as error:
             self._drop()
             unknown = f"whether it was stored is not known: {error}"
-            raise (Passing(unknown) if is_repeatable else Unavailable(unknown)) from error
+            raise (Passing(unknown) if is_repeatable else StorageUnsure(unknown)) from error
         except self._errors as error:
             self._drop()
             refusal = self._wire.refusal(error)
