@@ -164,9 +164,13 @@ class StorageError(JamJetError):
 class StorageUnsure(StorageError):
     """Whether it was stored is not known."""
 
+    code = "storage_unsure"
+
 
 class StorageSilent(StorageError):
     """The database does not answer; nothing was asked of it."""
+
+    code = "storage_silent"
 
 
 class Evicted(StorageError):

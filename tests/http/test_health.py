@@ -67,7 +67,7 @@ async def test_while_its_database_does_not_answer_requests_do_not_queue_for_it(
     assert health.status_code == 200
     assert ready.json["reason"] == "the database did not answer within 0.2 s"
     assert (listed.status_code, listed.headers["Retry-After"]) == (503, "1")
-    assert listed.json["code"] == "storage_error"
+    assert listed.json["code"] == "storage_silent"
     await _until(client, 200)
 
 

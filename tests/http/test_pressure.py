@@ -120,7 +120,7 @@ async def test_what_waits_behind_a_stuck_commit_is_refused_and_the_commit_still_
         go_on.set()
         execution_id = await first
 
-    assert (refused.status_code, refused.json["code"]) == (503, "storage_error")
+    assert (refused.status_code, refused.json["code"]) == (503, "storage_silent")
     assert (await client.get(f"/executions/{execution_id}", "wait=5")).json["status"] == "completed"
     assert len((await client.get("/executions")).json["executions"]) == 1
 

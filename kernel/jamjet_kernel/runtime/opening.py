@@ -70,14 +70,12 @@ async def open_runtime(
         await _run(stack, runtime.recovery.run())
         await _run(stack, runtime.remote.claims.run())
         await _run(stack, _refresh(runtime))
+        stack.callback(runtime.patience.end)
+        stack.callback(runtime.drain)
         for lifespan in plugins.contributed(manager.hook.lifespans, runtime=runtime):
             await stack.enter_async_context(lifespan)
         runtime.ready = True
-        try:
-            yield runtime
-        finally:
-            runtime.drain()
-            runtime.patience.end()
+        yield runtime
 
 
 @contextmanager
