@@ -778,7 +778,8 @@ class NodeExecutor(Protocol):
     `config` is the pydantic model of what the kind says in a workflow; a `references` attribute on it
     (`{"tool_ref": "tools"}`) names fields that refer to the workflow's named configurations. `execute` is awaited
     on the event loop and must not block it; it answers a `NodeResult`, or raises `NodeFailed` or `RateLimited`. Any
-    other exception fails the attempt as `custom`.
+    other exception fails the attempt as `custom`. Where there is a method `warnings(config)`, it is asked at
+    registration what a configuration, as written, says and this executor does not do: `field: why`.
     """
 
     kind: str
@@ -793,10 +794,17 @@ class NodeExecutor(Protocol):
 class Compute(Protocol):
     """Where Python functions run. `call` must not block the event loop, whatever the function does.
 
-    `function` is `module:qualified.name`; `isolation` is `thread` or `process`.
+    `function` is `module:qualified.name`; `isolation` is `thread` or `process`. `resources` are what the function
+    needs of its machine: `num_cpus`, `num_gpus`, `memory` in bytes, and any other name for what machines are said to
+    have. `places`: it chooses the machine by them.
     """
 
-    async def call(self, function: str, input: Any, *, isolation: str, node: NodeCall) -> Any: ...
+    @property
+    def places(self) -> bool: ...
+
+    async def call(
+        self, function: str, input: Any, *, isolation: str, resources: Mapping[str, float] | None = None, node: NodeCall
+    ) -> Any: ...
 
     async def close(self) -> None: ...
 

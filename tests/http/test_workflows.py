@@ -129,12 +129,16 @@ async def test_a_missing_workflow_is_not_found(client: Client) -> None:
 
 
 async def test_what_a_definition_says_in_vain_is_told(client: Client) -> None:
-    fan = {"type": "map", "items": "[1]", "body": step("search"), "retry_policy": "fast"}
-    ir = workflow(fan=fan, search=step("search") | {"queue": "gpu"}) | {"timeouts": {"heartbeat_interval": "5s"}}
+    needy = {"resources": {"num_gpus": 1}}
+    fan = {"type": "map", "items": "[1]", "body": step("search") | needy, "retry_policy": "fast"}
+    search = step("search") | needy | {"queue": "gpu"}
+    ir = workflow(fan=fan, search=search) | {"timeouts": {"heartbeat_interval": "5s"}}
 
     warnings = (await client.post("/workflows", {"ir": ir})).json["warnings"]
 
     assert [warning.partition(":")[0] for warning in warnings] == [
         "nodes.fan.retry_policy",
         "nodes.search.queue",
+        "nodes.fan.body.resources",
+        "nodes.search.resources",
     ]

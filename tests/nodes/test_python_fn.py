@@ -67,6 +67,7 @@ async def test_the_working_name_of_a_missing_function_is_in_the_failure(compute:
         ({"module": "sample"}, "Field required"),
         ({"function": "sample:add", "isolation": "container"}, "'thread' or 'process'"),
         ({"function": "sample:add", "fn": "x"}, "Extra inputs are not permitted"),
+        ({"function": "sample:add", "resources": ["num_cpus"]}, "valid dictionary"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused(config: dict[str, Any], message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,13 +26,17 @@ class LocalCompute:
     it returns. A process is killed.
     """
 
+    places = False
+
     def __init__(self, *, threads: int, processes: int, python_modules: Sequence[str] = ("*",)) -> None:
         self._allowed = tuple(python_modules)
         self._functions: dict[str, Function] = {}
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=FUNCTION_THREADS)
         self._processes = Processes(processes, self._allowed)
 
-    async def call(self, function: str, input: Any, *, isolation: str, node: NodeCall) -> Any:
+    async def call(
+        self, function: str, input: Any, *, isolation: str, resources: Mapping[str, float] | None = None, node: NodeCall
+    ) -> Any:
         """Binds the parameters from `input` (mostly an object, but any JSON will do) and calls.
 
         Raises `NodeFailed` or `RateLimited`, whatever the function raised.

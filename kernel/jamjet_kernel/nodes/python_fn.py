@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
@@ -9,15 +10,16 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from ..core.definition import Strict
 from ..ports import Compute, NodeCall, NodeResult
 from .functions import function_name
+from .resources import Resources, unheeded
 
 
 class PythonFn(Strict):
-    """`function` alone may be `module:function`. `resources` is for computes that choose among machines."""
+    """`function` alone may be `module:function`."""
 
     module: str | None = Field(None, min_length=1)
     function: str
     isolation: Literal["thread", "process"] = "thread"
-    resources: dict[str, Any] = Field({})
+    resources: Resources = Resources()
 
     @field_validator("function")
     @classmethod
@@ -45,5 +47,10 @@ class PythonFnExecutor:
 
     async def execute(self, call: NodeCall) -> NodeResult:
         config: PythonFn = call.config
-        made = await self._compute.call(config.target, call.input, isolation=config.isolation, node=call)
+        made = await self._compute.call(
+            config.target, call.input, isolation=config.isolation, resources=config.resources.asked, node=call
+        )
         return made if isinstance(made, NodeResult) else NodeResult(output=made)
+
+    def warnings(self, config: Mapping[str, Any]) -> Iterator[str]:
+        return unheeded(self._compute, config)

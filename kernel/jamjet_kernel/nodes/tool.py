@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ from ..core.definition import Strict, json_schema
 from ..errors import NodeFailed
 from ..ports import Compute, NodeCall, NodeResult
 from .functions import function_name
+from .resources import Resources, unheeded
 
 
 class Tool(Strict):
@@ -30,6 +32,7 @@ class Tool(Strict):
     arguments: Any = None
     input: Any = None
     isolation: Literal["thread", "process"] = "thread"
+    resources: Resources = Resources()
     description: str | None = None
     input_schema: dict[str, Any] | None = None
     fn: str | None = Field(None, validate_default=True)
@@ -91,8 +94,13 @@ class ToolExecutor:
         arguments = _arguments(config, call.input)
         if config.input_schema is not None:
             _check(config, arguments)
-        made = await self._compute.call(config.target, arguments, isolation=config.isolation, node=call)
+        made = await self._compute.call(
+            config.target, arguments, isolation=config.isolation, resources=config.resources.asked, node=call
+        )
         return made if isinstance(made, NodeResult) else NodeResult(output=made)
+
+    def warnings(self, config: Mapping[str, Any]) -> Iterator[str]:
+        return unheeded(self._compute, config)
 
 
 def _one_function(fn: str | None, tool_ref: str | None) -> str:

@@ -399,9 +399,8 @@ class Runtime:
                 await self._check_same(principal, stored)
 
         await self.once(principal, once, f"{stored.workflow_id}@{stored.version}", add)
-        return Registration(
-            stored.workflow_id, stored.version, warnings_of(graph, await self._served(principal, graph))
-        )
+        warnings = warnings_of(graph, await self._served(principal, graph), self.executors)
+        return Registration(stored.workflow_id, stored.version, warnings)
 
     async def _served(self, principal: Principal, graph: Graph) -> set[str]:
         """The queues that somebody who lives takes work from."""

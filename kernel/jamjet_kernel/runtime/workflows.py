@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from semver import Version
 
 from ..core.definition import CONTROL_KINDS
-from ..core.graph import Graph, parse
+from ..core.graph import Graph, Node, parse
 from ..errors import NotFound
-from ..ports import Storage
+from ..ports import NodeExecutor, Storage
 from .gathering import Gathering
 
 MAX_GRAPHS = 1000
@@ -76,9 +76,9 @@ def in_order(versions: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
     return sorted(versions, key=key, reverse=True)
 
 
-def warnings_of(graph: Graph, served: Container[str]) -> list[str]:
+def warnings_of(graph: Graph, served: Container[str], executors: Mapping[str, NodeExecutor]) -> list[str]:
     """What a definition says and this runtime does not do. `served` are the queues that somebody takes work from."""
-    return list(_warnings(graph, served))
+    return [*_warnings(graph, served), *_warnings_of_executors(graph, executors)]
 
 
 def queues_of(graph: Graph) -> set[str]:
@@ -96,3 +96,15 @@ def _warnings(graph: Graph, served: Container[str]) -> Iterator[str]:
             yield f"nodes.{node.id}.queue: nobody serves {queue!r} just now; the node waits for a worker that does"
         if said.get("retry_policy") is not None and node.kind in CONTROL_KINDS:
             yield f"nodes.{node.id}.retry_policy: a {node.kind} node makes one attempt; its body can have a policy"
+
+
+def _warnings_of_executors(graph: Graph, executors: Mapping[str, NodeExecutor]) -> Iterator[str]:
+    for node in graph.nodes.values():
+        yield from _warnings_of_executor(node, f"nodes.{node.id}", executors)
+        if node.body is not None and node.body.id == node.id:  # it is written there, and is no node of its own
+            yield from _warnings_of_executor(node.body, f"nodes.{node.id}.body", executors)
+
+
+def _warnings_of_executor(node: Node, place: str, executors: Mapping[str, NodeExecutor]) -> Iterator[str]:
+    if warnings := getattr(executors.get(node.kind), "warnings", None):
+        yield from (f"{place}.{warning}" for warning in warnings(node.raw))
