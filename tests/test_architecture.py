@@ -15,6 +15,7 @@ import jamjet_kernel
 from jamjet_kernel import errors, hookspecs, http, runtime, testing
 from jamjet_kernel.errors import JamJetError
 from jamjet_kernel.http.errors import STATUSES
+from jamjet_kernel.nodes import remote
 
 ROOT = Path(__file__).parent.parent
 KERNEL = ROOT / "kernel" / "jamjet_kernel"
@@ -173,7 +174,7 @@ def test_the_kernel_names_no_plugin_not_even_in_a_string() -> None:
 
 @pytest.mark.parametrize("plugin", PLUGINS.keys() | EXAMPLES.keys())
 def test_a_plugin_imports_public_names_of_the_kernel_only(plugin: str) -> None:
-    public = {module.__name__: module.__all__ for module in (jamjet_kernel, http, runtime, testing)}
+    public = {module.__name__: module.__all__ for module in (jamjet_kernel, http, runtime, testing, remote)}
     wrong = [
         each
         for each in imports((PLUGINS | EXAMPLES)[plugin])

@@ -1,7 +1,8 @@
 """The public surface: all that a plugin may import, by name.
 
-Three modules beside it are public, by what their `__all__` lists: `jamjet_kernel.http`, what a plugin's routes are made
-of; `jamjet_kernel.runtime`, what a runtime offers beyond its ports; `jamjet_kernel.testing`, the kit for plugin tests.
+Four modules beside it are public, by what their `__all__` lists: `jamjet_kernel.http`, what a plugin's routes are made
+of; `jamjet_kernel.runtime`, what a runtime offers beyond its ports; `jamjet_kernel.nodes.remote`, for computes that
+call functions in other processes; `jamjet_kernel.testing`, the kit for plugin tests.
 """
 
 from typing import TYPE_CHECKING

@@ -353,9 +353,9 @@ async def test_a_cancelled_process_call_kills_its_process(compute: LocalCompute,
 
 
 async def test_a_result_that_cannot_travel_is_a_failure(compute: LocalCompute) -> None:
-    failed = await failure(compute, "unpicklable", {}, "process")
+    failed = await failure(compute, "no_json", {}, "process")
 
-    assert str(failed).startswith("the result of sample:unpicklable cannot leave its process")
+    assert str(failed).startswith("the result is not JSON: function has no JSON form")
     assert not failed.retryable
 
 

@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import inspect
-import logging
 import os
-import pickle
 import signal
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..context import NodeContext
 from ..errors import NodeFailed
 from ..ports import NodeCall
-from .failures import as_values, described, failure_of, from_values
-from .functions import Function, find
+from .remote import perform, value_of
 
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
@@ -51,7 +45,7 @@ class Processes:
                 raise
             finally:
                 self._busy.discard(worker)
-        return _outcome(function, answer)
+        return value_of(answer)
 
     async def close(self) -> None:
         workers = [*self._idle, *self._busy]
@@ -69,7 +63,7 @@ class _Worker:
     async def run(self, function: str, allowed: tuple[str, ...], input: Any, context: NodeContext) -> bytes:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self.executor, _work, function, allowed, input, context)
+            return await loop.run_in_executor(self.executor, perform, function, allowed, input, context)
         except (EOFError, OSError, RuntimeError) as error:
             # BrokenProcessPool is a RuntimeError.
             raise _died(function, f"the process that ran {function} died without an answer") from error
@@ -121,17 +115,6 @@ def _plain_context(node: NodeCall) -> NodeContext:
     )
 
 
-def _outcome(function: str, answer: bytes) -> Any:
-    try:
-        failure, result = pickle.loads(answer)
-    except Exception as error:
-        message = f"the result of {function} cannot be read outside its process: {described(error)}"
-        raise NodeFailed(message, retryable=False) from error
-    if failure is not None:
-        raise from_values(failure)
-    return result
-
-
 # In the worker process
 
 
@@ -149,29 +132,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _work(name: str, allowed: tuple[str, ...], input: Any, context: NodeContext) -> bytes:
-    try:
-        result = _called(_found(name, allowed), input, context)
-    except BaseException as error:
-        return pickle.dumps((as_values(failure_of(error)), None))
-    try:
-        return pickle.dumps((None, result))
-    except Exception as error:
-        message = f"the result of {name} cannot leave its process: {described(error)}"
-        return pickle.dumps((as_values(NodeFailed(message, retryable=False)), None))
-
-
-_found = functools.lru_cache(maxsize=None)(find)
-
-
-def _called(function: Function, input: Any, context: NodeContext) -> Any:
-    logger = logging.getLogger(context.logger.name)
-    positional, named = function.bind(input, lambda: replace(context, logger=logger))
-    result = function.target(*positional, **named)
-    return asyncio.run(_finished(result)) if inspect.isawaitable(result) else result
-
-
-async def _finished(result: Any) -> Any:
-    return await result

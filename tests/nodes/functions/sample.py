@@ -168,7 +168,7 @@ def yields() -> Any:
     yield 1
 
 
-def unpicklable() -> Any:
+def no_json() -> Any:
     return lambda: 1
 
 
