@@ -796,7 +796,8 @@ class Compute(Protocol):
 
     `function` is `module:qualified.name`; `isolation` is `thread` or `process`. `resources` are what the function
     needs of its machine: `num_cpus`, `num_gpus`, `memory` in bytes, and any other name for what machines are said to
-    have. `places`: it chooses the machine by them.
+    have. `places`: it chooses the machine by them. Where there is an `async start()`, it is awaited when a runtime
+    opens; it does not wait for anything far away.
     """
 
     @property

@@ -41,6 +41,8 @@ async def open_runtime(
         stack.enter_context(_patient_garbage_collection())
         compute = plugins.open_compute(manager, settings)
         stack.push_async_callback(compute.close)
+        if start := getattr(compute, "start", None):
+            await start()
         executors = plugins.node_executors(manager, settings, compute)
         for executor in executors.values():
             if close := getattr(executor, "close", None):

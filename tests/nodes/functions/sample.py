@@ -164,6 +164,10 @@ async def looks_sync(a: int) -> int:
     return a
 
 
+def model(name: str) -> Item:
+    return Item(name=name)
+
+
 def yields() -> Any:
     yield 1
 
