@@ -51,6 +51,7 @@ class RayCompute:
         self._numbers = itertools.count(1)
         self._session: Session | None = None
         self._connecting: asyncio.Task[Session] | None = None
+        self._closed = False
         self._trouble = "it does not answer yet"
         self._retrying = AsyncRetrying(
             wait=wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5),
@@ -79,6 +80,7 @@ class RayCompute:
         raise AssertionError("unreachable")
 
     async def close(self) -> None:
+        self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
@@ -110,6 +112,8 @@ class RayCompute:
         return await asyncio.shield(connecting)
 
     def _connect_once(self) -> asyncio.Task[Session]:
+        if self._closed:
+            raise NodeFailed("the runtime is closing", error_class="io_error")
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
         return self._connecting

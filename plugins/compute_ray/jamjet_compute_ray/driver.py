@@ -62,18 +62,36 @@ GONE = (
 
 
 def main() -> None:
-    inbox, outbox = _pipes()
-    frames = _frames(inbox)
-    connect = next(frames, None)
-    if not isinstance(connect, Connect):
-        return
+    pipe, outbox = _pipes()
+    inbox = Inbox(pipe)
+    inbox.start()
+    connect = inbox.frames.get()
+    assert isinstance(connect, Connect)
     try:
         ray.init(connect.address, **connect.init)
         driver = Driver(outbox, connect.cancel_grace)
     except (Exception, SystemExit) as error:
         outbox.send(Lost(_sentence(error)))
         return
-    driver.serve(frames)
+    inbox.is_heard.set()
+    driver.serve(iter(inbox.frames.get, None))
+
+
+class Inbox(threading.Thread):
+    """Reads on while Ray connects, so that a runtime that goes away then is not missed."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        super().__init__(daemon=True)
+        self._pipe = pipe
+        self.frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self.is_heard = threading.Event()
+
+    def run(self) -> None:
+        for frame in _frames(self._pipe):
+            self.frames.put(frame)
+        if not self.is_heard.is_set():
+            os._exit(1)
+        self.frames.put(None)
 
 
 class Outbox:

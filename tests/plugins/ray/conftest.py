@@ -45,7 +45,7 @@ def cluster(ray_environment: None) -> Iterator[RayCluster]:
     cluster.close()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def caller(cluster: RayCluster) -> AsyncIterator[Caller]:
     """Through Ray Client, as from a machine that is not part of the cluster."""
     with pytest.MonkeyPatch.context() as patch:

@@ -12,7 +12,7 @@ from ray_calls import Caller, Emitted
 from jamjet_compute_ray import open_compute
 from jamjet_kernel import NodeFailed, NodeResult, RateLimited, Settings
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class RayCluster:
     """A head with two CPUs, and machines of one CPU each that are added by name."""
 
     def __init__(self) -> None:
-        port, client_port = _free_ports(2)
+        port, client_port = free_ports(2)
         self.url = f"ray://127.0.0.1:{client_port}"
         self.url_on_its_machines = f"ray:127.0.0.1:{port}"
         self._folder = tempfile.TemporaryDirectory(prefix="jamjet-ray-")
@@ -101,7 +101,7 @@ class RayCluster:
         pytest.fail(f"the Ray cluster of the tests does not work:\n{log[-5000:]}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

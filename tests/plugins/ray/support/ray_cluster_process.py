@@ -21,6 +21,8 @@ class Machines:
         self._head: dict[str, Any] = {
             "num_cpus": 2,
             "include_dashboard": False,
+            "include_log_monitor": False,
+            "no_monitor": True,
             "gcs_server_port": port,
             "ray_client_server_port": client_port,
             "_system_config": HEARTBEATS,
