@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import ray
 from ray import exceptions as broken
@@ -107,12 +107,16 @@ class Outbox:
             self._pipe.flush()
 
 
+Needs: TypeAlias = frozenset[tuple[str, float]]
+"""In the words in which Ray describes machines."""
+
+
 @dataclass
 class Task:
-    """`needs` in the words in which Ray describes machines. `waits`: the runtime knows that nothing can run it."""
+    """`waits`: the runtime knows that nothing can run it."""
 
     function: str
-    needs: Mapping[str, float]
+    needs: Needs
     ref: Any = None
     waits: bool = field(default=False)
 
@@ -125,6 +129,7 @@ class Driver:
         self._cancelled: dict[int, Task] = {}
         self._lock = threading.Lock()
         self._looks: queue.Queue[Died | None] = queue.Queue()
+        self._possible: set[Needs] = set()
         self._home = ray.get_runtime_context().get_node_id()
         self._run = ray.remote(max_retries=0, retry_exceptions=False)(on_cluster.run)
         self._mailbox = _mailbox(self._home)
@@ -163,7 +168,8 @@ class Driver:
         with self._lock:
             self._tasks[asked.number] = task
         task.ref.future().add_done_callback(partial(self._end, asked.number))
-        self._looks.put(None)
+        if task.needs not in self._possible:
+            self._looks.put(None)
 
     def _end(self, number: int, future: Future[bytes]) -> None:
         """On a thread of Ray's, which must not wait for anything of Ray's."""
@@ -213,7 +219,7 @@ class Driver:
             self._tell_who_waits(machines)
 
     def _wait_for_a_reason(self) -> list[Died]:
-        """Some time goes by, a call came in, or somebody died."""
+        """Some time goes by, somebody died, or a call came in that needs what no call needed before."""
         found: list[Died | None] = []
         with suppress(queue.Empty):
             found.append(self._looks.get(timeout=LOOKS))
@@ -234,14 +240,14 @@ class Driver:
     def _tell_who_waits(self, machines: list[dict[str, Any]]) -> None:
         with self._lock:
             tasks = list(self._tasks.items())
-        possible: dict[frozenset[tuple[str, float]], bool] = {}
+        offered = [machine["Resources"] for machine in machines]
+        needs = self._possible.union(task.needs for _, task in tasks)
+        self._possible = {each for each in needs if any(_has(machine, each) for machine in offered)}
         for number, task in tasks:
-            key = frozenset(task.needs.items())
-            if key not in possible:
-                possible[key] = any(_has(machine["Resources"], task.needs) for machine in machines)
-            if not possible[key] and not task.waits:
+            is_possible = task.needs in self._possible
+            if not is_possible and not task.waits:
                 self._outbox.send(Waiting(number, f"no machine of the Ray cluster has {_listed(task.needs)}"))
-            task.waits = not possible[key]
+            task.waits = not is_possible
 
     # Progress
 
@@ -324,18 +330,18 @@ def _options(resources: Mapping[str, float]) -> dict[str, Any]:
     return {**options, "resources": own} if own else options
 
 
-def _needs(resources: Mapping[str, float]) -> dict[str, float]:
+def _needs(resources: Mapping[str, float]) -> Needs:
     """Ray takes one CPU for a task that does not say."""
     words = {"num_cpus": "CPU", "num_gpus": "GPU"}
-    return {words.get(name, name): quantity for name, quantity in {"num_cpus": 1.0, **resources}.items()}
+    return frozenset((words.get(name, name), quantity) for name, quantity in {"num_cpus": 1.0, **resources}.items())
 
 
-def _has(offered: Mapping[str, float], needs: Mapping[str, float]) -> bool:
-    return all(offered.get(name, 0) >= quantity for name, quantity in needs.items())
+def _has(offered: Mapping[str, float], needs: Needs) -> bool:
+    return all(offered.get(name, 0) >= quantity for name, quantity in needs)
 
 
-def _listed(needs: Mapping[str, float]) -> str:
-    return ", ".join(f"{name}: {quantity:g}" for name, quantity in needs.items() if quantity) or "room"
+def _listed(needs: Needs) -> str:
+    return ", ".join(f"{name}: {quantity:g}" for name, quantity in sorted(needs) if quantity) or "room"
 
 
 def _failure(function: str, error: BaseException) -> NodeFailed:
