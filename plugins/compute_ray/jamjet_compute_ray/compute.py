@@ -121,7 +121,7 @@ class RayCompute:
     async def _connect(self) -> Session:
         if self._session is not None:
             log.warning("the Ray cluster at %s is lost", self._address)
-            await self._session.kill()
+            await self._session.close()
             self._session = None
         session: Session = await self._retrying(self._try_to_connect)
         self._session = session
@@ -132,7 +132,7 @@ class RayCompute:
         try:
             connected = await session.connect(self._connect_frame)
         except BaseException:
-            await session.kill()
+            await session.close()
             raise
         offered = ", ".join(f"{quantity:g} {name}" for name, quantity in sorted(connected.resources.items()))
         log.info("connected to Ray at %s: %d machines with %s", self._address, connected.machines, offered)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import sys
+import sysconfig
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -96,26 +97,21 @@ class Session:
         finally:
             del self._answers[submit.number], self._listeners[submit.number]
 
-    async def close(self, grace: float) -> None:
+    async def close(self, grace: float = 2) -> None:
         """The driver lets go of the cluster, which ends what still runs there; after the grace it is killed."""
         self._stdin.close()
         try:
             async with asyncio.timeout(grace):
                 await self._process.wait()
         except TimeoutError:
-            log.warning("the driver of Ray does not end; it is killed")
-        await self.kill()
-
-    async def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
+            log.warning("the driver of Ray does not end in %g s; it is killed", grace)
             self._process.kill()
-        await self._process.wait()
+            await self._process.wait()
         with contextlib.suppress(ConnectionError):
-            self._stdin.close()
             await self._stdin.wait_closed()
-        tasks = [*self._telling, *([self._reading] if self._reading else [])]
         for task in self._telling:
             task.cancel()
+        tasks = [*self._telling, *([self._reading] if self._reading else [])]
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read_all(self) -> None:
@@ -189,10 +185,17 @@ class Session:
 
 async def open_session() -> Session:
     pipe = asyncio.subprocess.PIPE
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     # Once Ray has lost its cluster, its next call would start or join another one.
-    env = {**os.environ, "PYTHONPATH": path, "RAY_ENABLE_AUTO_CONNECT": "0"}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(_path()), "RAY_ENABLE_AUTO_CONNECT": "0"}
     command = [sys.executable, "-m", "jamjet_compute_ray.driver"]
     # In a session of its own: a terminal sends Ctrl-C to all, and the runtime decides what becomes of the driver.
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=env, start_new_session=True)
     return Session(process)
+
+
+def _path() -> list[str]:
+    """Where this process finds modules, but for what every Python finds: a cluster that the driver starts inherits it,
+    and an environment that Ray makes there has packages of its own."""
+    everybodys = set(sysconfig.get_paths().values())
+    everybodys |= {os.path.join(folder, "lib-dynload") for folder in everybodys}
+    return [entry or os.getcwd() for entry in sys.path if entry not in everybodys and not entry.endswith(".zip")]

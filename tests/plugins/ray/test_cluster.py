@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ray_calls import Caller, Emitted, begun, until
-from ray_cluster import RayCluster
+from ray_cluster import RayCluster, free_ports
 
 from jamjet_compute_ray import open_compute
 from jamjet_kernel import Settings
@@ -160,6 +160,25 @@ async def test_a_lost_cluster_is_connected_to_again_and_gets_its_calls_again(
     assert all(each.said("resubmitted") for each in emitted.values())
     assert max(ticks) < 1, "the event loop must not wait for Ray"
     await inside.close()
+
+
+async def test_a_call_waits_visibly_for_a_cluster_that_is_not_there(
+    ray_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jamjet_compute_ray.compute.PATIENCE", 1)
+    (port,) = free_ports(1)
+    url = f"ray://127.0.0.1:{port}"
+    compute = open_compute(url=url, settings=Settings())
+    assert compute is not None
+    emitted = Emitted()
+    call = asyncio.create_task(Caller(compute)("ray_functions:where", emit=emitted))
+
+    (said,) = await until(lambda: emitted.said("waiting"))
+    await asyncio.wait_for(compute.close(), 5)
+
+    assert said == f"for the Ray cluster at {url}: it does not answer yet"
+    with pytest.raises(asyncio.CancelledError):
+        await call
 
 
 # Help

@@ -15,10 +15,9 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from ray_calls import PATIENCE, Caller, begun, until
+from ray_calls import PATIENCE, begun, until
 from ray_cluster import FUNCTIONS, RayCluster, free_ports
 
-from jamjet_compute_ray import open_compute
 from jamjet_kernel import Principal, Settings
 from jamjet_kernel.authoring import compile_text
 from jamjet_kernel.core.progress import Status
@@ -40,9 +39,7 @@ async def runtime(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory)
 
 
 async def test_a_map_of_a_hundred_items_runs_on_the_cluster(runtime: Runtime) -> None:
-    ended = await run(
-        runtime,
-        """
+    ir = compiled("""
         workflow: {id: squares, version: 1.0.0}
         nodes:
           squares:
@@ -56,9 +53,9 @@ async def test_a_map_of_a_hundred_items_runs_on_the_cluster(runtime: Runtime) ->
             next: tool
           tool: {type: tool, fn: "ray_functions:resources", arguments: {}, resources: {num_cpus: 0.25}, next: end}
           end: {type: end}
-        """,
-        numbers=list(range(100)),
-    )
+        """)
+
+    ended = await run(runtime, ir, numbers=list(range(100)))
 
     assert ended.head.status is Status.COMPLETED
     assert ended.progress.state["squares"] == [n * n for n in range(100)]
@@ -66,16 +63,14 @@ async def test_a_map_of_a_hundred_items_runs_on_the_cluster(runtime: Runtime) ->
 
 
 async def test_a_node_that_takes_too_long_is_stopped_on_the_cluster(runtime: Runtime, tmp_path: Path) -> None:
-    ended = await run(
-        runtime,
-        """
+    ir = compiled("""
         workflow: {id: late, version: 1.0.0}
         nodes:
           work: {type: python_fn, function: "ray_functions:begins_and_tidies_up", timeout: 3s, next: end}
           end: {type: end}
-        """,
-        folder=str(tmp_path),
-    )
+        """)
+
+    ended = await run(runtime, ir, folder=str(tmp_path))
 
     assert ended.head.status is Status.FAILED
     assert ended.progress.error is not None
@@ -124,32 +119,37 @@ async def test_functions_go_on_when_a_runtime_is_killed_and_started_again(cluste
     await until(lambda: not Path(f"/proc/{first.split()[1]}").exists())
 
 
-async def test_a_cluster_of_its_own_comes_and_goes_with_a_compute(
+async def test_a_cluster_of_its_own_comes_and_goes_with_a_runtime(
     ray_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the code of a folder, but for the runtime's secrets there."""
-    (tmp_path / ".jamjet").mkdir()
-    (tmp_path / ".jamjet" / "signing.key").write_text("secret")
-    (tmp_path / "sent.py").write_text("import os, pathlib\ndef files(): return os.getpid(), os.listdir()\n")
+    (tmp_path / "sent.py").write_text("import os, pathlib\ndef files(): return os.getpid(), sorted(os.listdir())\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAMJET_RAY_RUNTIME_ENV", json.dumps({"working_dir": "."}))
     monkeypatch.setenv("JAMJET_RAY_INIT", json.dumps({"num_cpus": 1, "object_store_memory": 100_000_000}))
-    compute = open_compute(url="ray:local", settings=Settings())
-    assert compute is not None
 
-    pid, files = await Caller(compute)("sent:files")
-    await compute.close()
+    async with open_runtime(Settings(compute="ray:local", shutdown_grace=0, auth="off")) as runtime:
+        assert (tmp_path / ".jamjet" / "signing.key").exists()
+        seen = await run(runtime, one("files", "files", module="sent"))
+        await begin(runtime, one("begins_and_tidies_up", "stopped"), folder=str(tmp_path))
+        await until(lambda: begun(tmp_path))
 
+    pid, files = seen.progress.state["work"]
     assert files == ["sent.py"]
+    assert (tmp_path / "told to stop").exists()
     await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 # Workflows
 
 
-def one(function: str, workflow_id: str) -> dict[str, Any]:
-    node = {"type": "python_fn", "function": f"ray_functions:{function}"}
+def one(function: str, workflow_id: str, module: str = "ray_functions") -> dict[str, Any]:
+    node = {"type": "python_fn", "function": f"{module}:{function}"}
     return {"workflow_id": workflow_id, "version": "1.0.0", "nodes": {"work": node}, "start_node": "work", "edges": []}
+
+
+def compiled(text: str) -> dict[str, Any]:
+    return compile_text(text, "w.yaml", KINDS)
 
 
 async def begin(runtime: Runtime, ir: dict[str, Any], **input: Any) -> str:
@@ -157,8 +157,8 @@ async def begin(runtime: Runtime, ir: dict[str, Any], **input: Any) -> str:
     return await runtime.start(ME, ir["workflow_id"], None, input)
 
 
-async def run(runtime: Runtime, text: str, **input: Any) -> View:
-    execution_id = await begin(runtime, compile_text(text, "w.yaml", KINDS), **input)
+async def run(runtime: Runtime, ir: dict[str, Any], **input: Any) -> View:
+    execution_id = await begin(runtime, ir, **input)
     return await runtime.wait(ME, execution_id, PATIENCE)
 
 
