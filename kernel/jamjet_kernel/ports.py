@@ -398,6 +398,10 @@ class Work(Protocol):
         """
         ...
 
+    async def leased_to(self, worker_id: str) -> list[WorkItem]:
+        """What hangs on the lease of a process."""
+        ...
+
     async def next_due(self, queue: str, now: int) -> int | None:
         """The next time after `now` at which one more item that nobody holds is due."""
         ...
@@ -426,6 +430,8 @@ class Work(Protocol):
         """Leases deliveries that nobody holds, the oldest first."""
         ...
 
+    async def deliveries_leased_to(self, worker_id: str) -> list[Delivery]: ...
+
     async def drop_delivery(self, tenant_id: str, delivery_id: str) -> None:
         """It came too late to matter. Dropping what is not there is fine."""
         ...
@@ -443,6 +449,8 @@ class Timers(Protocol):
     async def claim(self, worker_id: str, before: int, limit: int = 1000) -> list[Timer]:
         """Leases timers of all tenants that nobody holds, with `fire_at` <= before, earliest first."""
         ...
+
+    async def leased_to(self, worker_id: str) -> list[Timer]: ...
 
 
 @dataclass(frozen=True, slots=True)

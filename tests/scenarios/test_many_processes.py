@@ -162,6 +162,62 @@ async def test_nobody_is_taken_for_dead_because_the_storage_was_away(
     assert {worker.worker_id for worker in await one.workers(ME)} == named
 
 
+async def test_work_goes_on_though_the_answer_to_its_claim_was_lost(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, at_one = await cluster.runtime(concurrency=1, lease_seconds=60)
+    begun, open_, at_one.does["long"] = gate()
+    first = await begin(one, workflow({"a": probe("long")}, "a > end"))
+    await begun.wait()
+    second = await begin(one, workflow({"b": probe("b")}, "b > end", workflow_id="waiting"))
+
+    lost = _lose_an_answer(one.storage.work, "claim", monkeypatch)
+    open_.set()
+
+    for execution in (first, second):
+        assert (await ended(one, execution)).head.status is Status.COMPLETED
+    assert lost
+    assert (at_one.called("long"), at_one.called("b")) == (1, 1)
+
+
+async def test_timers_and_children_go_on_though_the_answers_to_their_claims_were_lost(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one, _), (two, _) = [await cluster.runtime() for _ in range(2)]
+    nodes = {"wait": {"type": "wait", "condition": "timer", "duration": "2s"}, "a": probe("a")}
+    await one.register(ME, workflow({"b": probe("b")}, "b > end", workflow_id="child"))
+    timed = await begin(one, workflow(nodes, "wait > a > end", workflow_id="timed"))
+    _pause(one, monkeypatch)
+    monkeypatch.setattr(one.deliveries, "send", lambda _: None)
+    one.alarms.clear()
+    sub = {"sub": {"type": "subgraph", "workflow_ref": "child"}}
+    parent = await begin(one, workflow(sub, "sub > end", workflow_id="parent"))
+
+    lost = _lose_an_answer(two.storage.work, "claim_deliveries", monkeypatch)
+    lost_too = _lose_an_answer(two.storage.timers, "claim", monkeypatch)
+
+    for execution in (timed, parent):
+        assert (await ended(two, execution)).head.status is Status.COMPLETED
+    assert lost
+    assert lost_too
+
+
+async def test_what_a_commit_leased_is_done_though_its_answer_was_lost(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, at_one = await cluster.runtime(lease_seconds=60)
+    await one.register(ME, workflow({"a": probe("a"), "b": probe("b")}, "a > b > end"))
+
+    lost = _lose_an_answer(one.storage, "commit", monkeypatch)
+    with pytest.raises(StorageError):
+        await one.start(ME, "story", None, {})
+    (execution,) = await one.executions(ME)
+
+    assert lost
+    assert (await ended(one, execution.execution_id)).head.status is Status.COMPLETED
+    assert (at_one.called("a"), at_one.called("b")) == (1, 1)
+
+
 async def test_a_timer_fires_once_whoever_is_there(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     (one, _), (two, _), (three, _) = [await cluster.runtime() for _ in range(3)]
     ir = workflow({"wait": {"type": "wait", "condition": "timer", "duration": "2s"}, "a": probe("a")}, "wait > a > end")
@@ -243,6 +299,22 @@ def _pause(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(runtime.membership, "look", never)
     monkeypatch.setattr(runtime.recovery, "look", never)
+
+
+def _lose_an_answer(port: object, method: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The next answer that tells of something is lost on its way; it is put into the list."""
+    lost: list[Any] = []
+    act = getattr(port, method)
+
+    async def once(*arguments: Any, **named: Any) -> Any:
+        answer = await act(*arguments, **named)
+        if answer and not lost:
+            lost.append(answer)
+            raise StorageError("whether it was stored is not known")
+        return answer
+
+    monkeypatch.setattr(port, method, once)
+    return lost
 
 
 async def _evict(runtime: Runtime) -> None:

@@ -36,6 +36,9 @@ class Alarms:
         if self._heap[0][2] == key:
             self._wake.set()
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._calls
+
     def cancel(self, key: Hashable) -> None:
         self._calls.pop(key, None)
 

@@ -30,12 +30,19 @@ class Deliveries:
         self._runtime = runtime
         self._last: dict[Key, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._on_their_way: set[tuple[str, str]] = set()
+
+    def has(self, delivery: Delivery) -> bool:
+        """Whether it is on its way."""
+        return _key(delivery) in self._on_their_way
 
     def send(self, delivery: Delivery) -> None:
         key = (delivery.tenant_id, delivery.execution_id)
         task = asyncio.create_task(self._deliver(delivery, self._last.get(key)))
         self._last[key] = task
         self._own(task)
+        self._on_their_way.add(_key(delivery))
+        task.add_done_callback(lambda _: self._on_their_way.discard(_key(delivery)))
         task.add_done_callback(lambda done: self._last.pop(key) if self._last.get(key) is done else None)
 
     def fire(self, timer: Timer) -> None:
@@ -114,3 +121,7 @@ class Deliveries:
             except (Conflict, NotFound) as late:
                 log.debug("the timer %s of %s comes too late: %s", timer.timer_id, timer.execution_id, late)
                 return None
+
+
+def _key(delivery: Delivery) -> tuple[str, str]:
+    return delivery.tenant_id, delivery.delivery_id

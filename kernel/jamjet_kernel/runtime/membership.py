@@ -94,11 +94,6 @@ class Membership:
         """That the storage takes something down. Raises `StorageError`."""
         await self._storage.workers.heartbeat(self.worker, self._lease_ms)
 
-    async def begin_anew(self) -> None:
-        """It may hold what it knows nothing of: so it lets go of everything."""
-        await self.leave()
-        await self.rejoin(self.worker_id)
-
     async def rejoin(self, lost: str) -> None:
         """Under a new name: as `lost`, it was taken for dead."""
         if self._joining is None or self._joining.done():

@@ -71,6 +71,7 @@ async def open_runtime(
         await runtime.recovery.look()
         await _run(stack, runtime.recovery.run())
         await _run(stack, runtime.remote.claims.run())
+        await _run(stack, runtime.inventory.run())
         await _run(stack, _refresh(runtime))
         stack.callback(runtime.patience.end)
         stack.callback(runtime.drain)
@@ -114,7 +115,13 @@ async def _refresh(runtime: Runtime) -> None:
 
 
 async def _refill(runtime: Runtime, until: int) -> None:
-    await runtime.recovery.refill(until)
+    try:
+        await runtime.recovery.timers(until)
+    except StorageError as error:
+        log.warning("cannot look for timers that are due soon: %s", error)
+        runtime.recovery.wake_for_all()
+        runtime.inventory.doubt()
+        return
     day = runtime.settings.receipt_hours * 3_600_000
     await runtime.storage.receipts.forget(runtime.world.now() - day)
     await runtime.retention.look()

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-from ..errors import StorageError, StorageUnsure
+from ..errors import StorageError
 from .alarms import HORIZON
 
 if TYPE_CHECKING:
@@ -59,30 +58,16 @@ class Recovery:
         if self._runtime.is_draining:
             return
         try:
-            await self._surely(self._take_up())
+            if self._all:
+                self._all = False
+                await self._deliveries()
+                await self.timers(self._runtime.world.now() + HORIZON)
+            await self._work()
         except StorageError as error:
             self._all = True
+            self._runtime.inventory.doubt()
             log.warning("cannot take up what nobody holds: %s", error)
             await asyncio.sleep(1)
-
-    async def refill(self, until: int) -> None:
-        """Takes up the timers that are due by then."""
-        await self._surely(self._timers(until))
-
-    async def _surely(self, claims: Awaitable[None]) -> None:
-        try:
-            await claims
-        except StorageUnsure as error:
-            # What was claimed may be leased to this process, which will never know of it.
-            log.warning("cannot tell what was taken up: %s", error)
-            await self._runtime.membership.begin_anew()
-
-    async def _take_up(self) -> None:
-        if self._all:
-            self._all = False
-            await self._deliveries()
-            await self._timers(self._runtime.world.now() + HORIZON)
-        await self._work()
 
     async def _wait(self) -> None:
         try:
@@ -129,7 +114,7 @@ class Recovery:
             for delivery in found:
                 self._runtime.deliveries.send(delivery)
 
-    async def _timers(self, until: int) -> None:
+    async def timers(self, until: int) -> None:
         worker_id = self._runtime.membership.worker_id
         while not self._runtime.is_draining and (found := await self._storage.timers.claim(worker_id, until, PORTION)):
             for timer in found:

@@ -63,6 +63,7 @@ from .commits import Commits
 from .deliveries import Deliveries
 from .gossip import Gossip, mark_of
 from .identity import Identity
+from .inventory import Inventory
 from .journal import Entry, Journal, Void
 from .live import Live, LiveExecutions, head_of, replay
 from .membership import Membership
@@ -163,6 +164,7 @@ class Runtime:
         self.deliveries = Deliveries(self)
         self.recovery = Recovery(self)
         self.remote = Remote(self)
+        self.inventory = Inventory(self)
         self.gossip = Gossip(
             storage,
             self.membership,
@@ -313,6 +315,7 @@ class Runtime:
             self.lives.forget(live)
             if isinstance(error, StorageError):
                 self.readiness.doubt()
+                self.inventory.doubt()
             raise
         finally:
             live.in_flight -= 1
@@ -366,15 +369,20 @@ class Runtime:
         if item.available_at <= self.world.now():
             self.worker.dispatch(item)
         else:
-            key = (item.tenant_id, item.execution_id, item.run_id, "work")
-            self.alarms.set(key, item.available_at, lambda: self.worker.dispatch(item))
+            self.alarms.set(_alarm_of(item), item.available_at, lambda: self.worker.dispatch(item))
+
+    def has_begun(self, item: WorkItem) -> bool:
+        """Whether it was given to `start_work`, and is not done yet."""
+        return self.worker.has(item) or _alarm_of(item) in self.alarms
 
     def set_timer(self, timer: Timer) -> None:
         """When it is due soon; what is due later is found by a later look at the storage."""
         if timer.lease_owner != self.worker_id:
             return
-        key = (timer.tenant_id, timer.execution_id, timer.timer_id)
-        self.alarms.set(key, timer.fire_at, lambda: self.deliveries.fire(timer))
+        self.alarms.set(_alarm_of(timer), timer.fire_at, lambda: self.deliveries.fire(timer))
+
+    def has_set(self, timer: Timer) -> bool:
+        return _alarm_of(timer) in self.alarms
 
     # Workflows
 
@@ -810,6 +818,14 @@ async def _logged(work: Coroutine[Any, Any, None]) -> None:
         await work
     except JamJetError as error:
         log.warning("what others told could not be looked at: %s", error)
+
+
+def _alarm_of(later: WorkItem | Timer) -> tuple[str, ...]:
+    match later:
+        case Timer():
+            return (later.tenant_id, later.execution_id, later.timer_id)
+        case WorkItem():
+            return (later.tenant_id, later.execution_id, later.run_id, "work")
 
 
 def _opens(before: Progress, after: Progress) -> bool:

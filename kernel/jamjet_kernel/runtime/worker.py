@@ -50,6 +50,7 @@ class Worker:
         self._running: set[asyncio.Task[None]] = set()
         self._backlog = Backlog()
         self._not_begun: list[WorkItem] = []
+        self._known: set[tuple[RunKey, Fence]] = set()
         self._stopping = False
 
     @property
@@ -65,6 +66,10 @@ class Worker:
         """How many more there could be at work."""
         return 0 if self._stopping else max(0, self._concurrency - self.running - self.waiting)
 
+    def has(self, item: WorkItem) -> bool:
+        """Whether it is at work here, or waits its turn."""
+        return _piece(item) in self._known
+
     def dispatch(self, item: WorkItem) -> None:
         run = _run_key(item)
         if item.fence in self._tasks.get(run, ()):
@@ -72,6 +77,7 @@ class Worker:
         if self._stopping:
             self._hand_back([item])
             return
+        self._known.add(_piece(item))
         if self.running >= self._concurrency:
             self._backlog.add(item)
             return
@@ -88,7 +94,7 @@ class Worker:
 
     def abandon(self) -> None:
         """All of it is others' by now."""
-        self._backlog.clear()
+        self._known.difference_update(map(_piece, self._backlog.clear()))
         for task in list(self._running):
             task.cancel()
 
@@ -138,6 +144,7 @@ class Worker:
     def _end(self, item: WorkItem, task: asyncio.Task[None]) -> None:
         """A task that is cancelled before its first step has not left by itself."""
         self._alive.discard(task)
+        self._known.discard(_piece(item))
         self._leave(item, task)
         if not task.cancelled() and (error := task.exception()):
             log.error("cannot run %s of %s before the next start", item.run_id, item.execution_id, exc_info=error)
@@ -299,6 +306,10 @@ async def _within(seconds: float, work: Awaitable[NodeResult]) -> NodeResult:
 
 def _run_key(item: WorkItem) -> RunKey:
     return (item.tenant_id, item.execution_id, item.run_id)
+
+
+def _piece(item: WorkItem) -> tuple[RunKey, Fence]:
+    return _run_key(item), item.fence
 
 
 def _was_claimed(item: WorkItem) -> bool:

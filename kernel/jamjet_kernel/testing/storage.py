@@ -780,6 +780,19 @@ class LeasesContract:
         assert not await storage.workers.heartbeat(beaten, 60_000)
         assert await storage.workers.page(TENANT) == []
 
+    async def test_what_a_process_holds_can_be_looked_up(self, storage: Storage) -> None:
+        work = item(lease_owner="w1", fence=4)
+        sent, set_timer = replace(delivery(), lease_owner="w1"), replace(timer(), lease_owner="w1")
+        await store(
+            storage,
+            commit(enqueue=[work, item("other")], send=[sent, delivery("d2")], set_timers=[set_timer, timer("other")]),
+        )
+
+        assert await storage.work.leased_to("w1") == [work]
+        assert await storage.work.deliveries_leased_to("w1") == [sent]
+        assert await storage.timers.leased_to("w1") == [set_timer]
+        assert await storage.work.leased_to("w2") == []
+
     async def test_who_leaves_frees_what_it_held_and_lost_nothing(self, storage: Storage) -> None:
         await storage.workers.join(worker("w1"), 60_000)
         await store(storage, commit(enqueue=[item(lease_owner="w1", fence=4)]))

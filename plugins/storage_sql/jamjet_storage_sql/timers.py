@@ -24,6 +24,9 @@ class SqlTimers:
     async def claim(self, worker_id: str, before: int, limit: int = 1000) -> list[Timer]:
         return await self._transactions.write(claim, worker_id, before, limit)
 
+    async def leased_to(self, worker_id: str) -> list[Timer]:
+        return await self._transactions.read(leased_to, worker_id)
+
 
 def claim(tx: Connection, worker_id: str, before: int, limit: int) -> list[Timer]:
     c = _timers.c
@@ -33,7 +36,12 @@ def claim(tx: Connection, worker_id: str, before: int, limit: int) -> list[Timer
     return sorted(claimed, key=lambda timer: timer.fire_at)
 
 
-_LEASE = lease(_timers, [_timers.c[name] for name in Timer.__dataclass_fields__])
+_TIMER = tuple(_timers.c[name] for name in Timer.__dataclass_fields__)
+_LEASE = lease(_timers, _TIMER)
+
+
+def leased_to(tx: Connection, worker_id: str) -> list[Timer]:
+    return [Timer(*row) for row in tx.execute(select(*_TIMER).where(_timers.c.lease_owner == worker_id))]
 
 
 def free_of(tx: Connection, process: str) -> None:

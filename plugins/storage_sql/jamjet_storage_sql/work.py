@@ -61,6 +61,9 @@ class SqlWork:
         arguments = (worker_id, queue, now, limit, tenant_id, lease_ms, queue_limit)
         return await self._transactions.write(claims.claim, *arguments)
 
+    async def leased_to(self, worker_id: str) -> list[WorkItem]:
+        return await self._transactions.read(leased_to, worker_id)
+
     async def next_due(self, queue: str, now: int) -> int | None:
         return await self._transactions.read(claims.next_due, queue, now)
 
@@ -78,6 +81,9 @@ class SqlWork:
 
     async def deliveries(self, after: str | None = None, limit: int = 1000) -> list[Delivery]:
         return await self._transactions.read(deliveries, after, limit)
+
+    async def deliveries_leased_to(self, worker_id: str) -> list[Delivery]:
+        return await self._transactions.read(deliveries_leased_to, worker_id)
 
     async def claim_deliveries(self, worker_id: str, limit: int = 1000) -> list[Delivery]:
         return await self._transactions.write(claim_deliveries, worker_id, limit)
@@ -109,6 +115,12 @@ def held(tx: Connection, tenant_id: str) -> list[WorkItem]:
     c = _items.c
     query = select(*ITEM).where(c.lease_expires_at.isnot(None), c.tenant_id == tenant_id)
     return [WorkItem(*row) for row in tx.execute(query.order_by(c.lease_expires_at).limit(1000))]
+
+
+def leased_to(tx: Connection, worker_id: str) -> list[WorkItem]:
+    c = _items.c
+    query = select(*ITEM).where(c.lease_owner == worker_id, c.lease_expires_at.is_(None))
+    return [WorkItem(*row) for row in tx.execute(query)]
 
 
 def renew(tx: Connection, item: WorkItem, lease_ms: int) -> bool:
@@ -178,6 +190,11 @@ def deliveries(tx: Connection, after: str | None, limit: int) -> list[Delivery]:
     query = select(*_DELIVERY).order_by(_deliveries.c.delivery_id, _deliveries.c.tenant_id).limit(limit)
     if after is not None:
         query = query.where(_deliveries.c.delivery_id > after)
+    return [Delivery(*row) for row in tx.execute(query)]
+
+
+def deliveries_leased_to(tx: Connection, worker_id: str) -> list[Delivery]:
+    query = select(*_DELIVERY).where(_deliveries.c.lease_owner == worker_id).order_by(_deliveries.c.delivery_id)
     return [Delivery(*row) for row in tx.execute(query)]
 
 
