@@ -577,7 +577,11 @@ class LeasesContract:
         assert await storage.work.backlog(1000) == 59
 
     async def test_of_each_key_as_much_is_claimed_as_there_is_room_for(self, storage: Storage) -> None:
-        work = [keyed(f"{key}{n}", key=key, limit=limit) for key, limit in (("a", 1), ("b", 3)) for n in range(5)]
+        work = [
+            keyed(f"{key}{n}", key=key, limit=limit, available_at=NOON - 5 + n)
+            for key, limit in (("a", 1), ("b", 3))
+            for n in range(5)
+        ]
         await store(storage, commit(enqueue=work))
 
         claimed = await storage.work.claim("w1", "default", NOON, 10)
