@@ -172,7 +172,7 @@ def test_the_kernel_names_no_plugin_not_even_in_a_string() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("plugin", PLUGINS.keys() | EXAMPLES.keys())
+@pytest.mark.parametrize("plugin", sorted(PLUGINS.keys() | EXAMPLES.keys()))
 def test_a_plugin_imports_public_names_of_the_kernel_only(plugin: str) -> None:
     public = {module.__name__: module.__all__ for module in (jamjet_kernel, http, runtime, testing, remote)}
     wrong = [
@@ -184,7 +184,7 @@ def test_a_plugin_imports_public_names_of_the_kernel_only(plugin: str) -> None:
     assert not wrong, said(wrong)
 
 
-@pytest.mark.parametrize("plugin", PLUGINS.keys() | EXAMPLES.keys())
+@pytest.mark.parametrize("plugin", sorted(PLUGINS.keys() | EXAMPLES.keys()))
 def test_a_plugin_imports_no_other_plugin(plugin: str) -> None:
     libraries = {name: importlib.import_module(name).__all__ for name in LIBRARIES}
     others = (PLUGINS.keys() | EXAMPLES.keys()) - {plugin}
