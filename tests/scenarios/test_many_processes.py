@@ -137,6 +137,27 @@ async def test_a_start_succeeds_on_a_process_that_is_taken_for_dead_meanwhile(cl
         await ended(one, execution)
 
 
+async def test_who_waits_sees_the_end_though_the_copy_was_dropped_while_it_was_looked_at(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, at_one = await cluster.runtime()
+    begun, open_, at_one.does["long"] = gate()
+    execution = await begin(one, workflow({"a": probe("long")}, "a > end"))
+    await begun.wait()
+
+    async def dropped_meanwhile(_: object) -> bool:
+        one.lives.clear()
+        return True
+
+    with monkeypatch.context() as race:
+        race.setattr(one.lives, "is_current", dropped_meanwhile)
+        waiting = asyncio.create_task(ended(one, execution))
+        await asyncio.sleep(0.1)
+    open_.set()
+
+    assert (await waiting).head.status is Status.COMPLETED
+
+
 async def test_nobody_is_taken_for_dead_because_the_storage_was_away(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

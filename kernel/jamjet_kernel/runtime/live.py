@@ -92,27 +92,29 @@ class LiveExecutions:
     async def get(self, tenant_id: str, execution_id: str) -> Live:
         """Raises `NotFound`."""
         key = (tenant_id, execution_id)
-        if (live := self._lives.get(key)) is not None:
-            self._lives.move_to_end(key)
-            return live
-        # Two loads of one execution would race each other for every commit.
-        if (task := self._loading.get(key)) is None:
-            task = self._loading[key] = asyncio.create_task(self._load(tenant_id, execution_id))
-            task.add_done_callback(lambda _: self._loading.pop(key, None))
-        live = await asyncio.shield(task)
-        # By now it may have been dropped again. There is one copy at a time, which everybody watches.
-        if (known := self._lives.get(key)) is not None:
-            return known
-        self.add(live)
+        while (live := self._lives.get(key)) is None:
+            # Two loads of one execution would race each other for every commit.
+            if (task := self._loading.get(key)) is None:
+                task = self._loading[key] = asyncio.create_task(self._load(tenant_id, execution_id))
+                task.add_done_callback(lambda _: self._loading.pop(key, None))
+            loaded = await asyncio.shield(task)
+            if self._is_the_one(loaded):
+                return loaded
+        self._lives.move_to_end(key)
         return live
 
     async def current(self, tenant_id: str, execution_id: str) -> Live:
         """As it is stored now, whoever moved it on. Raises `NotFound`."""
         live = await self.get(tenant_id, execution_id)
-        if await self.is_current(live):
+        if await self.is_current(live) and self._is_the_one(live):
             return live
         self.forget(live)
         return await self.get(tenant_id, execution_id)
+
+    def _is_the_one(self, live: Live) -> bool:
+        """There is one copy at a time, which everybody watches. Whoever waited asks again whether it still is that one;
+        where it only had to make room, it comes back."""
+        return not live.is_stale and self._lives.setdefault(_key(live), live) is live
 
     async def is_current(self, live: Live) -> bool:
         """False: another process moved it on."""
