@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ from postgres_server import Databases, PostgresServer
 from jamjet_kernel import Settings
 from jamjet_kernel.runtime import Runtime, open_runtime
 from jamjet_storage_postgres import open_server
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # What a shell script starts in the background ignores it, and so would everything that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

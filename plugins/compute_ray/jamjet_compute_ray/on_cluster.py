@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import threading
 import time
 from typing import Any
 
@@ -19,6 +21,7 @@ _call = msgspec.msgpack.Decoder(Call).decode
 
 
 def run(encoded: bytes, mailbox: Any) -> bytes:
+    _listen_to_cancel()
     call = _call(encoded)
     context = NodeContext(
         execution_id=call.execution_id,
@@ -31,6 +34,12 @@ def run(encoded: bytes, mailbox: Any) -> bytes:
     return perform(
         call.function, call.allowed, msgspec.json.decode(call.input), context, _Emitter(mailbox, call.number)
     )
+
+
+def _listen_to_cancel() -> None:
+    """Ray cancels by an interrupt. A cluster that a shell script started in the background ignores those."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Emitter:

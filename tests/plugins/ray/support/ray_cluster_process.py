@@ -7,6 +7,7 @@ lines on stdin (`add NAME RESOURCES`, `remove NAME`, `kill-head`, `start-head`) 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from typing import Any
 
@@ -53,6 +54,8 @@ class Machines:
 
 
 def main() -> None:
+    # As a cluster that a shell script started in the background, so that its functions can be cancelled all the same.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     machines = Machines(int(sys.argv[1]), int(sys.argv[2]))
     print("ready", flush=True)
     try:
