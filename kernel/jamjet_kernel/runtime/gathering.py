@@ -43,3 +43,13 @@ class Gathering(Generic[K, V]):
                 for key, answer in asked.items():
                     answer.set_result(found.get(key))
         self._looking = None
+
+
+def each(look: Callable[[K], Awaitable[V | None]]) -> Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]:
+    """Looks for several at a time what can be looked for one by one only."""
+
+    async def look_for(keys: Sequence[K]) -> Mapping[K, V]:
+        found = await asyncio.gather(*map(look, keys))
+        return {key: value for key, value in zip(keys, found, strict=True) if value is not None}
+
+    return look_for

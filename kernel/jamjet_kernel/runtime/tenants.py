@@ -11,6 +11,7 @@ from ..core.definition import Policy
 from ..errors import Conflict, Forbidden, NotFound, RateExceeded, StorageError
 from ..ports import DEFAULT_TENANT, Access, Principal, Receipt, Role, Spent, Storage, Tenant, TenantStatus
 from .audit import audited
+from .gathering import Gathering, each
 from .limits import NO_LIMITS, LastMinute, Limits, check_start, month_of
 from .world import World
 
@@ -42,13 +43,14 @@ class KnownTerms:
         self._world = world
         self._known: dict[str, tuple[Terms, float]] = {}
         self._changes = 0
+        self._stored = Gathering(each(storage.tenants.get))
 
     async def get(self, tenant_id: str) -> Terms:
         known = self._known.get(tenant_id)
         if known is not None and (self._storage.exclusive or self._world.stopwatch() < known[1]):
             return known[0]
         changes = self._changes
-        terms = _terms(await self._storage.tenants.get(tenant_id))
+        terms = _terms(await self._stored.get(tenant_id))
         if changes == self._changes:  # else what was read may be older than what was changed meanwhile
             self._keep(tenant_id, terms)
         return terms

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 import msgspec
 from pydantic import BaseModel
@@ -12,8 +12,8 @@ from semver import Version
 from ..core.definition import CONTROL_KINDS
 from ..core.graph import Graph, Node, parse
 from ..errors import NotFound
-from ..ports import NodeExecutor, Storage
-from .gathering import Gathering
+from ..ports import NodeExecutor, Storage, WorkflowVersion
+from .gathering import Gathering, each
 
 MAX_GRAPHS = 1000
 
@@ -25,7 +25,8 @@ class WorkflowCache:
         self._storage = storage
         self._kinds = kinds
         self._graphs: OrderedDict[tuple[str, str, str], Graph] = OrderedDict()
-        self._newest = Gathering(self._look)
+        self._stored = Gathering(each(self._read))
+        self._newest = Gathering(each(self._look))
         self._latest: dict[tuple[str, str], str] = {}
         self._additions = 0
 
@@ -35,9 +36,11 @@ class WorkflowCache:
         if (graph := self._graphs.get(key)) is not None:
             self._graphs.move_to_end(key)
             return graph
-        stored = await self._storage.workflows.get(tenant_id, workflow_id, version)
+        stored = await self._stored.get(key)
         if stored is None:
             raise NotFound(f"workflow {workflow_id} version {version}")
+        if (graph := self._graphs.get(key)) is not None:  # who asked at the same time was faster
+            return graph
         graph = self._graphs[key] = parse(msgspec.json.decode(stored.ir), self._kinds)
         if len(self._graphs) > MAX_GRAPHS:
             self._graphs.popitem(last=False)
@@ -55,9 +58,12 @@ class WorkflowCache:
             self._latest[tenant_id, workflow_id] = newest
         return newest
 
-    async def _look(self, workflows: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
-        found = [(key, await self._storage.workflows.versions(*key)) for key in workflows]
-        return {key: in_order(versions)[0][0] for key, versions in found if versions}
+    async def _read(self, key: tuple[str, str, str]) -> WorkflowVersion | None:
+        return await self._storage.workflows.get(*key)
+
+    async def _look(self, workflow: tuple[str, str]) -> str | None:
+        versions = await self._storage.workflows.versions(*workflow)
+        return in_order(versions)[0][0] if versions else None
 
     def added(self, tenant_id: str, workflow_id: str) -> None:
         """There is another version by now."""
