@@ -45,6 +45,17 @@ def test_a_letter_that_is_not_there_is_told(jamjet: Jamjet, project: Path) -> No
     assert (said.code, "dead_x" in said.err) == (ExitCode.FAILED, True)
 
 
+def test_what_went_on_is_told_though_another_letter_is_not_there(jamjet: Jamjet, project: Path) -> None:
+    execution_id = failed(jamjet)
+    listed = jamjet("dead-letters", "list", "--json").json["dead_letters"]
+    (letter,) = [letter["id"] for letter in listed if letter["execution_id"] == execution_id]
+
+    said = jamjet("dead-letters", "requeue", letter, letter, "dead_x")
+
+    assert (said.code, said.out) == (ExitCode.FAILED, f"{execution_id} goes on\n")
+    assert said.err.count("dead_") == 1
+
+
 def test_letters_are_named_or_all_are_meant(jamjet: Jamjet, project: Path) -> None:
-    for arguments in ([], ["dead_x", "--all"], ["dead_x", "--queue", "general"]):
+    for arguments in ([], ["dead_x", "--all"], ["dead_x", "--queue", "general"], ["--all", "--queue", ""]):
         assert jamjet("dead-letters", "requeue", *arguments).code == ExitCode.USAGE

@@ -499,11 +499,15 @@ async def test_a_result_that_does_not_fit_the_state_schema_fails_the_node(client
     await client.post("/workflows", {"ir": ir})
     execution_id = (await client.post("/executions", {"workflow_id": "typed"})).json["execution_id"]
 
-    await say(client, await item_of(client), "complete", output={"answer": 7})
+    item = await item_of(client)
+    answers = [await say(client, item, "complete", output={"answer": 7}) for _ in range(2)]
 
     view = await end_of(client, execution_id)
     assert view["status"] == "failed"
     assert "does not fit the state schema" in view["error"]["message"]
+    for answer in answers:  # the first time, and where that answer was lost
+        assert (answer.status_code, answer.json["code"]) == (400, "invalid")
+        assert answer.json["error"].endswith("; the attempt has failed")
 
 
 async def test_a_result_that_cannot_be_taken_in_fails_the_attempt(

@@ -854,9 +854,9 @@ class _Turn:
         try:
             way, patch = self._after(run_id, output, result.state_patch if patch is None else patch, route)
         except (_Broken, ExpressionError) as error:
-            return self._fail(run_id, ev.Failure(str(error)))
+            return self._refuse(run_id, result, ev.Failure(str(error)))
         if refusal is not None and not way.found and route != APPROVED:
-            return self._fail(run_id, ev.Failure(refusal, error_class))
+            return self._refuse(run_id, result, ev.Failure(refusal, error_class))
         self._release(run_id)
         self.emit(
             replace(
@@ -1005,6 +1005,18 @@ class _Turn:
             self._stop([other for other in self.progress.open_runs() if map_of(other) == fan], INTERRUPTION)
             self._fail(fan, error)
         self._go(way)
+
+    def _refuse(self, run_id: str, result: ev.NodeCompleted, error: ev.Failure) -> None:
+        """The node failed by what it brought."""
+        attempt = ev.NodeFailed(
+            at=self.at,
+            node_id=run_id,
+            error=error,
+            attempt=result.attempt,
+            iteration=result.iteration,
+            lease_fence=result.lease_fence,
+        )
+        self._fail(run_id, error, attempt)
 
     def _error_way(self, run_id: str) -> _Way:
         """Without an error route no edge is settled, so that a retry can still go along them."""

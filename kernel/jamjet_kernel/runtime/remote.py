@@ -266,7 +266,9 @@ class Remote:
                 lease_fence=item.fence,
             )
 
-        await self._take_back(principal, held, event, ev.NodeCompleted)
+        recorded = await self._take_back(principal, held, event)
+        if isinstance(recorded, ev.NodeFailed):
+            raise Invalid(f"{recorded.error.message}; the attempt has failed")
 
     async def fail(
         self, principal: Principal, held: Held, failure: NodeFailed, *, duration_ms: float | None = None
@@ -276,9 +278,10 @@ class Remote:
         def event(item: WorkItem, run: Run) -> ev.Event:
             return self._failure(item, run, failure, duration_ms)
 
-        await self._take_back(principal, held, event, ev.NodeFailed)
-        recorded = await self._brought(principal, held)
-        return isinstance(recorded, ev.NodeFailed) and not recorded.final
+        recorded = await self._take_back(principal, held, event)
+        if not isinstance(recorded, ev.NodeFailed):
+            raise _lost(_parsed(held))
+        return not recorded.final
 
     async def release(self, principal: Principal, held: Held, *, reason: str | None, seconds: float = 0) -> None:
         """The same attempt is made again, by whoever takes it, after so many seconds. Raises as `complete`."""
@@ -294,18 +297,18 @@ class Remote:
         await self._record(principal, item, event, Lease(item.run_id, item.fence))
 
     async def _take_back(
-        self,
-        principal: Principal,
-        held: Held,
-        make: Callable[[WorkItem, Run], ev.Event],
-        kind: type[ev.NodeCompleted | ev.NodeFailed],
-    ) -> None:
+        self, principal: Principal, held: Held, make: Callable[[WorkItem, Run], ev.Event]
+    ) -> ev.NodeCompleted | ev.NodeFailed:
+        """What is recorded of it, now or earlier under the same lease."""
+        lost = None
         try:
             item, run = await self._held(principal, held)
             await self._bring(principal, item, run, make)
-        except LeaseLost:
-            if not isinstance(await self._brought(principal, held), kind):
-                raise
+        except LeaseLost as error:
+            lost = error
+        if (recorded := await self._brought(principal, held)) is None:
+            raise lost or _lost(_parsed(held))
+        return recorded
 
     async def _bring(
         self, principal: Principal, item: WorkItem, run: Run, make: Callable[[WorkItem, Run], ev.Event]
@@ -362,7 +365,7 @@ class Remote:
             raise _lost(item_id)
         return item, run
 
-    async def _brought(self, principal: Principal, held: Held) -> ev.Event | None:
+    async def _brought(self, principal: Principal, held: Held) -> ev.NodeCompleted | ev.NodeFailed | None:
         """What a remote worker brought under just this lease."""
         item_id = _parsed(held)
         fence = item_id.first_fence if held.lease_fence is None else held.lease_fence

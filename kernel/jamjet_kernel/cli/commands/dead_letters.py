@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from .. import render
+from ..failures import CommandFailed
 from ..session import Session, remote
 
-Queue = Annotated[str | None, typer.Option("--queue", "-q", metavar="NAME", help="Only those of this queue.")]
+
+def _named(queue: str | None) -> str | None:
+    """A script whose variable is not set does not mean all queues."""
+    if queue is not None and not queue.strip():
+        raise typer.BadParameter("names no queue")
+    return queue
+
+
+Queue = Annotated[
+    str | None,
+    typer.Option("--queue", "-q", metavar="NAME", help="Only those of this queue.", callback=_named),
+]
 
 
 @remote
@@ -35,28 +48,35 @@ def requeue(
         raise typer.BadParameter("name dead letters by their ids, or say --all", param_hint="ID")
     if queue is not None and not every:
         raise typer.BadParameter("goes with --all", param_hint="--queue")
-    found = session.client.dead_letters(queue=queue, limit=None)["dead_letters"] if every else []
-    going_on = [_requeue(session, letter_id, missing_ok=every) for letter_id in _one_each(found) or letter_ids or ()]
-    executions = list(dict.fromkeys(execution_id for execution_id in going_on if execution_id))
-    session.output.answer({"requeued": executions}, _said)
+    named = letter_ids or []
+    known = session.client.dead_letters(queue=queue, limit=None)["dead_letters"] if every or len(named) > 1 else []
+    execution_of = {letter["id"]: letter["execution_id"] for letter in known}
+    requeued, refused = _requeue(session, list(execution_of) if every else named, execution_of)
+    failed = refused if named else []  # of all that there were, somebody else may be quicker
+    if requeued or not failed:
+        session.output.answer({"requeued": requeued}, _said)
+    if failed:
+        raise CommandFailed(failed[0], details=failed[1:])
 
 
-def _one_each(letters: list[dict[str, Any]]) -> list[str]:
-    """One of each execution: the others go with it."""
-    return list({letter["execution_id"]: letter["id"] for letter in letters}.values())
-
-
-def _requeue(session: Session, letter_id: str, *, missing_ok: bool) -> str | None:
-    """None: somebody else was quicker."""
+def _requeue(
+    session: Session, letter_ids: Iterable[str], execution_of: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """The executions that go on, each with all of its letters; and why others do not."""
     from ..client import Refused
 
-    try:
-        execution_id: str = session.client.requeue(letter_id)["execution_id"]
-    except Refused as refused:
-        if missing_ok and refused.status in (404, 409):
-            return None
-        raise
-    return execution_id
+    requeued: dict[str, None] = {}
+    refused = []
+    for letter_id in letter_ids:
+        if execution_of.get(letter_id) in requeued:
+            continue
+        try:
+            requeued[session.client.requeue(letter_id)["execution_id"]] = None
+        except Refused as error:
+            if error.status not in (404, 409):
+                raise
+            refused.append(str(error))
+    return list(requeued), refused
 
 
 def _said(answer: dict[str, Any]) -> Text:

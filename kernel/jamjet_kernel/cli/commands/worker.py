@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -20,7 +21,7 @@ from ..session import Session, remote
 def worker(
     session: Session,
     queues: Annotated[
-        str, typer.Option("--queues", "-q", metavar="NAMES", help="The queues to take work from: a,b,c.")
+        list[str], typer.Option("--queues", "-q", metavar="NAMES", help="The queues to take work from: a,b,c.")
     ],
     module: Annotated[
         list[str],
@@ -52,8 +53,9 @@ def worker(
     from ..wire import Wire
     from ..worker import Worker
 
-    names = [part.strip() for part in queues.split(",") if part.strip()]
-    if not names:
+    named = [[part.strip() for part in given.split(",") if part.strip()] for given in queues]
+    names = list(dict.fromkeys(chain.from_iterable(named)))
+    if not all(named):
         raise CommandFailed("--queues names no queue", hint="write it like --queues gpu,model", code=ExitCode.USAGE)
     called = name or f"{socket.gethostname()}-{os.getpid()}"
     log_to_stderr(read_settings().log_level)
