@@ -116,6 +116,8 @@ class Settings(BaseSettings):
         pairs = [part.partition("=") for part in map(str.strip, value.split(",")) if part]
         if not all(name.strip() and count.strip().isdecimal() and int(count) > 0 for name, _, count in pairs):
             raise ValueError(f"{value!r} is no list of limits; write it as model=10,gpu=2")
+        if len({name.strip() for name, _, _ in pairs}) < len(pairs):
+            raise ValueError(f"{value!r} names a queue twice")
         return {name.strip(): int(count) for name, _, count in pairs}
 
     @field_validator("plugins", "queues", "python_modules", "env_names", "allow_networks", mode="before")

@@ -80,7 +80,7 @@ def serve(settings: Settings, *, announce: Announce) -> None:
         actual = settings.model_copy(update=_where(listener, settings))
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_run(actual, listener, announce))
-    leave_late_functions()
+    leave_late_functions("their nodes run again, elsewhere or at the next start")
 
 
 async def _run(settings: Settings, listener: socket.socket, announce: Announce) -> None:

@@ -37,15 +37,18 @@ def signals(stop: asyncio.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def leave_late_functions() -> None:
-    """A thread cannot be stopped, and Python waits for all of them at its end; their time to finish is over."""
+def leave_late_functions(then: str) -> None:
+    """`then` tells what becomes of their nodes.
+
+    A thread cannot be stopped, and Python waits for all of them at its end; their time to finish is over.
+    """
     from ..nodes.compute import FUNCTION_THREADS
 
     late = [thread for thread in threading.enumerate() if thread.name.startswith(FUNCTION_THREADS)]
     for thread in late:
         thread.join(0.5 / len(late))
     if any(thread.is_alive() for thread in late):
-        log.warning("leaving functions that still run; their nodes run again at the next start")
+        log.warning("leaving functions that still run; %s", then)
         logging.shutdown()
         os._exit(0)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, tuple_
 
 from jamjet_kernel import AuditRecord, Conflict, LimitReached, Receipt, WorkflowVersion
 
 from . import audit, receipts, schema, tenants
-from .bulk import insert_new
+from .bulk import Bulk, given, insert_new
 from .transactions import Transactions
 
 _workflows = schema.workflows
@@ -84,10 +84,15 @@ def get(tx: Connection, tenant_id: str, workflow_id: str, version: str) -> Workf
     return WorkflowVersion(workflow_id, version, row.ir, row.created_at) if row else None
 
 
+_WORKFLOW = (_workflows.c.tenant_id, _workflows.c.workflow_id)
+_VERSIONS = Bulk(
+    [c.name for c in _WORKFLOW],
+    lambda _: select(_workflows.c.version, _workflows.c.created_at).where(tuple_(*_WORKFLOW).in_(given(_WORKFLOW))),
+)
+
+
 def versions(tx: Connection, tenant_id: str, workflow_id: str) -> list[tuple[str, int]]:
-    c = _workflows.c
-    query = select(c.version, c.created_at).where(c.tenant_id == tenant_id, c.workflow_id == workflow_id)
-    return [(row.version, row.created_at) for row in tx.execute(query)]
+    return [(version, created_at) for version, created_at in _VERSIONS.fetch(tx, [(tenant_id, workflow_id)])]
 
 
 def page(tx: Connection, tenant_id: str, limit: int, after: str | None) -> list[tuple[str, str, int]]:

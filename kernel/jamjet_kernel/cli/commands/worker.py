@@ -77,7 +77,7 @@ def worker(
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(run())
-    leave_late_functions()
+    leave_late_functions("their nodes were given back, and run elsewhere")
 
 
 def _import(modules: list[str]) -> None:
