@@ -24,7 +24,9 @@ Counts = Annotated[Mapping[str, int], NoDecode]
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="JAMJET_", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="JAMJET_", extra="ignore", frozen=True, populate_by_name=True, allow_inf_nan=False
+    )
 
     bind: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(7700, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
