@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import is_dead
 
 from jamjet_kernel.errors import NodeFailed, RateLimited
 from jamjet_kernel.nodes.compute import LocalCompute
@@ -407,7 +408,7 @@ async def _pid_in(path: Path) -> int:
 
 
 async def _gone(pid: int) -> None:
-    await _until(functools.partial(_is_gone, pid))
+    await _until(functools.partial(is_dead, pid))
 
 
 async def _until(condition: Any) -> Any:
@@ -415,12 +416,3 @@ async def _until(condition: Any) -> Any:
         while not (found := condition()):
             await asyncio.sleep(0.01)
     return found
-
-
-def _is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import psutil
 import psycopg
+from processes import is_dead
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
@@ -70,7 +71,7 @@ class PostgresServer:
     def kill(self) -> None:
         """As the kernel would where memory is short: all of it, at once."""
         killed = self._signal(signal.SIGKILL)
-        while not all(map(_is_dead, killed)):
+        while not all(is_dead(process.pid) for process in killed):
             time.sleep(0.01)
         # Its number may live on as a zombie's, where nobody waits for it, and would pass for a running server.
         for lock in (self.data / "postmaster.pid", self.socket.with_name(f"{self.socket.name}.lock")):
@@ -117,13 +118,6 @@ class PostgresServer:
     def _pg_ctl(self, *arguments: str) -> None:
         command = [self._installation.bin_path / "pg_ctl", "-D", self._installation.pgdata, *arguments]
         subprocess.run(command, user=self._installation.system_user, check=True, capture_output=True, timeout=60)
-
-
-def _is_dead(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
 
 
 class Databases:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import is_dead
 from ray_calls import Caller, Emitted, begun, until
 from ray_cluster import RayCluster, free_ports
 
@@ -98,7 +99,7 @@ async def test_a_cancelled_function_that_does_not_listen_is_killed(caller: Calle
     with pytest.raises(asyncio.CancelledError):
         await call
     await until((tmp_path / "told to stop").exists)
-    await until(lambda: is_gone(pid))
+    await until(lambda: is_dead(pid))
 
 
 # Death
@@ -195,10 +196,3 @@ async def ticks_during(work: Any) -> list[float]:
         ticks.append(loop.time() - before)
     await task
     return ticks
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True

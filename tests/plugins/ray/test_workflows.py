@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from processes import is_dead
 from ray_calls import PATIENCE, begun, until
 from ray_cluster import FUNCTIONS, RayCluster, free_ports
 
@@ -116,7 +117,7 @@ async def test_functions_go_on_when_a_runtime_is_killed_and_started_again(cluste
     key = f"{execution_id}:work:0"
     assert status == "completed"
     assert [first.split()[0], second.split()[0]] == [key, key]
-    await until(lambda: not Path(f"/proc/{first.split()[1]}").exists())
+    await until(lambda: is_dead(int(first.split()[1])))
 
 
 async def test_a_cluster_of_its_own_comes_and_goes_with_a_runtime(
@@ -137,7 +138,7 @@ async def test_a_cluster_of_its_own_comes_and_goes_with_a_runtime(
     pid, files = seen.progress.state["work"]
     assert files == ["sent.py"]
     assert (tmp_path / "told to stop").exists()
-    await until(lambda: not Path(f"/proc/{pid}").exists())
+    await until(lambda: is_dead(pid))
 
 
 # Workflows

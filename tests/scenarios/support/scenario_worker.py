@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -52,3 +53,9 @@ class WorkerProcess:
 
     def log(self) -> str:
         return self._log.read_text()
+
+    async def says(self, *texts: str) -> None:
+        """Returns once its log holds one of these: what it does is told a moment later."""
+        async with asyncio.timeout(20):
+            while not any(text in self.log() for text in texts):
+                await asyncio.sleep(0.02)
