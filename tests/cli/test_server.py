@@ -81,6 +81,17 @@ def test_a_function_that_does_not_return_holds_the_end_for_the_grace_only(tmp_pa
         assert process.wait(timeout=10) == 0
 
 
+def test_a_misspelt_setting_is_told(tmp_path: Path) -> None:
+    environment = {"JAMJET_LEASE_SECOND": "3", "JAMJET_RAY_RESUBMITS": "1", "JAMJET_LOG": "info", "JAMJET_TOKEN": "x"}
+    with served(cwd=tmp_path, **environment) as (_, process):
+        process.terminate()
+        said = process.communicate(timeout=20)[1]
+
+    assert [line.partition("JAMJET_")[2] for line in said.splitlines() if "is no setting" in line] == [
+        "LEASE_SECOND is no setting and changes nothing; was JAMJET_LEASE_SECONDS meant?"
+    ]
+
+
 def test_open_event_streams_do_not_hold_the_end(jamjet: Jamjet, own: Server) -> None:
     execution_id = start(jamjet, "review.yaml", '{"value": 1}')
     url = f"{own.url}/executions/{execution_id}/events"

@@ -29,7 +29,7 @@ def database() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def server(database: PostgresServer, tmp_path: Path) -> Iterator[KilledServer]:
-    server = KilledServer(tmp_path, database.url(), stall_seconds=1, max_unwritten=30)
+    server = KilledServer(tmp_path, database.url(), stall_seconds=1.5, max_unwritten=10)
     yield server
     server.kill()
 

@@ -54,6 +54,7 @@ class TestSqlite(StorageContract):
         ("sqlite:///relative.db", "relative.db"),
         ("sqlite:///{here}/deep/er/absolute.db", "deep/er/absolute.db"),
         ("odd name%41?#.db", "odd name%41?#.db"),
+        ("./odd:name.db", "odd:name.db"),
     ],
 )
 async def test_a_url_names_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, file: str) -> None:
@@ -69,7 +70,19 @@ async def test_a_url_names_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "url",
-    ["", ":memory:", "sqlite://", "sqlite:///:memory:", "sqlite://host/a.db", "sqlite:///a.db?mode=ro", "a\0b"],
+    [
+        "",
+        ":memory:",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite://host/a.db",
+        "sqlite:///a.db?mode=ro",
+        "a\0b",
+        "sqlite:a.db",
+        "sqlite:/a.db",
+        "postgresql:/host/database",
+        "postgresql+psycopg:database",
+    ],
 )
 def test_a_url_without_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.chdir(tmp_path)

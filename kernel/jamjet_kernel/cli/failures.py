@@ -74,24 +74,45 @@ def read_settings(**given: object) -> Settings:
         raise CommandFailed("a setting is not valid", details=details, code=ExitCode.USAGE) from error
 
 
+def misspelt_settings() -> Iterator[tuple[str, str]]:
+    """What the environment holds, and the setting that was meant. Names of plugins' settings are unlike these."""
+    from difflib import get_close_matches
+
+    known = {variable for variables in _variables().values() for variable in variables}
+    for name in sorted(os.environ):
+        if name.startswith("JAMJET_") and name not in known:
+            for meant in get_close_matches(name, known, n=1, cutoff=0.87):
+                yield name, meant
+
+
 def _told(place: Sequence[int | str], message: str) -> str:
     if not place:  # how several settings go together
         return message
-    name = str(place[0])
-    return f"{_variable(name)}: {message}"
+    return f"{_variable(str(place[0]))}: {message}"
 
 
 def _variable(name: str) -> str:
-    """The one that was set, where several names are taken; pydantic tells of the first."""
+    """The one that was set, where several are taken; pydantic tells of the first."""
+    for field, variables in _variables().items():
+        if name in (field, *variables):
+            return next((one for one in variables if one in os.environ), variables[0])
+    return name
+
+
+def _variables() -> dict[str, list[str]]:
+    """Of each setting, the first in the environment counts."""
     from pydantic import AliasChoices
 
     from ..settings import Settings
 
-    for field in Settings.model_fields.values():
+    found = {}
+    for name, field in Settings.model_fields.items():
         match field.validation_alias:
-            case AliasChoices(choices=names) if name in names:
-                return next((str(one) for one in names if one in os.environ), name)
-    return f"JAMJET_{name.upper()}"
+            case AliasChoices(choices=choices):
+                found[name] = [str(choice) for choice in choices]
+            case _:
+                found[name] = [f"JAMJET_{name.upper()}"]
+    return found
 
 
 def _translated(error: Exception) -> CommandFailed:

@@ -19,7 +19,7 @@ import typer
 import uvicorn
 
 from .databases import hinted_at_storages, place_of
-from .failures import CommandFailed, read_settings, told_clearly
+from .failures import CommandFailed, misspelt_settings, read_settings, told_clearly
 from .help import Command
 from .service import import_from_here, leave_late_functions, log_to_stderr, loop_factory, signals
 from .session import NoAuth
@@ -74,6 +74,8 @@ def serve(settings: Settings, *, announce: Announce) -> None:
     """Until it is told to stop. `announce` is called once, when requests are taken."""
     log_to_stderr(settings.log_level)
     import_from_here()
+    for name, meant in misspelt_settings():
+        log.warning("%s is no setting and changes nothing; was %s meant?", name, meant)
     if settings.auth == "off":
         log.warning("authentication is off: every program on this machine may do everything here")
     with hinted_at_storages(settings.database_url), _bound(settings) as listener:

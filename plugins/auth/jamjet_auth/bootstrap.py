@@ -39,8 +39,9 @@ async def with_an_operator(runtime: Runtime, settings: AuthSettings) -> AsyncIte
 async def _have(runtime: Runtime, plain_text: str) -> None:
     found = await runtime.storage.tokens.by_digest(digest_of(plain_text))
     if found is None:
-        # Conflict: another process of the same start was faster.
-        if await _add(runtime, plain_text, runtime.world.new_id("tok")) and runtime.membership.others:
+        others = await runtime.storage.tokens.page(DEFAULT_TENANT, limit=1)
+        # Processes that start at once, with the same token, find none: one of them adds it.
+        if await _add(runtime, plain_text, runtime.world.new_id("tok")) and others and runtime.membership.others:
             log.warning(
                 "JAMJET_BOOTSTRAP_TOKEN is new to a database that other processes use already, and is one more token of"
                 " an operator by now; was it meant to be the same for all of them?"

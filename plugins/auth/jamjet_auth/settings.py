@@ -40,8 +40,8 @@ class AuthSettings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            problems = [f"JAMJET_{'.'.join(map(str, wrong['loc'])).upper()} {wrong['msg']}" for wrong in error.errors()]
-            raise PluginError(f"a setting of the plugin auth is not valid: {'; '.join(problems)}") from None
+            problems = "; ".join(_told(wrong["loc"], wrong["msg"]) for wrong in error.errors())
+            raise PluginError(f"a setting of the plugin auth is not valid: {problems}") from None
 
     @field_validator("jwt_audience", mode="before")
     @classmethod
@@ -69,3 +69,8 @@ class AuthSettings(BaseSettings):
         if self.jwt_issuer is not None and not self.jwt_audience:
             raise ValueError("JAMJET_JWT_ISSUER needs JAMJET_JWT_AUDIENCE: who the tokens must be for")
         return self
+
+
+def _told(place: tuple[int | str, ...], message: str) -> str:
+    ours = message.removeprefix("Value error, ")
+    return f"JAMJET_{'.'.join(map(str, place)).upper()}: {ours}" if place else ours

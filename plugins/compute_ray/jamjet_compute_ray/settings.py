@@ -32,7 +32,10 @@ class RaySettings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            found = [f"JAMJET_RAY_{str(each['loc'][0]).upper()} {each['msg']}" for each in error.errors()]
+            found = [
+                f"JAMJET_RAY_{str(each['loc'][0]).upper()}: {each['msg'].removeprefix('Value error, ')}"
+                for each in error.errors()
+            ]
             raise PluginError(f"a setting of the plugin ray is not valid: {'; '.join(found)}") from None
 
     @field_validator("runtime_env", "init", mode="before")

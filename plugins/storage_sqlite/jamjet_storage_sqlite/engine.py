@@ -55,7 +55,7 @@ def stored_version(path: Path) -> int | None:
     except OSError as error:
         raise PluginError(f"cannot read {path}: {error.strerror}") from error
     if magic != _MAGIC:
-        raise PluginError(f"{path} is no SQLite database; name another file, a new one is created")
+        raise PluginError(f"{path} is no SQLite database; name another file")
     if not os.access(path, os.W_OK):
         raise PluginError(f"{path} is read-only; the runtime must be able to write it")
     return _version_in(path)
@@ -72,7 +72,7 @@ def _version_in(path: Path) -> int | None:
     except sqlite3.Error as error:
         raise PluginError(f"cannot read {path}: {error}") from error
     if tables and application_id != APPLICATION_ID:
-        raise PluginError(f"{path} is a database of another application; name another file, a new one is created")
+        raise PluginError(f"{path} is a database of another application; name another file")
     return version or None
 
 

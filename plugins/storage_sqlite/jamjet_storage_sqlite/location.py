@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -9,10 +10,15 @@ from sqlalchemy.exc import ArgumentError
 
 from jamjet_kernel import PluginError
 
+_SCHEME = re.compile(r"[a-z]\w+(\+\w+)?:", re.IGNORECASE | re.ASCII)
+"""Of two letters at least: one is a drive of Windows."""
+
 
 def path_of(url: str) -> Path | None:
     """None: another driver's URL. Raises `PluginError` for one that names no file."""
     if "://" not in url:
+        if _SCHEME.match(url):
+            raise _unusable(url, "it looks like a URL that lost slashes; a file of that name would be ./" + url)
         return _file(url, url)
     if not url.startswith(("sqlite:", "sqlite+pysqlite:")):
         return None

@@ -22,8 +22,7 @@ def lock(path: Path) -> Callable[[], None]:
         _owner(path).write_text(f"pid {os.getpid()} on {socket.gethostname()}\n")
     except Timeout as error:
         raise PluginError(
-            f"{path} is in use by the runtime with {_told_owner(path)}; "
-            "stop that one, or set DATABASE_URL to another file"
+            f"{path} is in use by {_told_owner(path)}; stop that one, or set DATABASE_URL to another file"
         ) from error
     except (OSError, NotImplementedError) as error:
         held.release()
@@ -64,6 +63,6 @@ def _owner(path: Path) -> Path:
 
 def _told_owner(path: Path) -> str:
     try:
-        return _owner(path).read_text().strip()
+        return f"the runtime with {_owner(path).read_text().strip()}"
     except OSError:
-        return "an unknown pid"
+        return f"another process, which holds {path}.lock"

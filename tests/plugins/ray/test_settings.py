@@ -91,10 +91,10 @@ def test_settings_are_json_where_rays_are_objects(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("RUNTIME_ENV", "{", "JAMJET_RAY_RUNTIME_ENV Value error, is JSON"),
-        ("RUNTIME_ENV", "[]", "JAMJET_RAY_RUNTIME_ENV Value error, is an object"),
-        ("INIT", '{"address": "x"}', "JAMJET_RAY_INIT Value error, leaves address to JAMJET_COMPUTE"),
-        ("RESUBMITS", "-1", "JAMJET_RAY_RESUBMITS Input should be greater than or equal to 0"),
+        ("RUNTIME_ENV", "{", "JAMJET_RAY_RUNTIME_ENV: is JSON"),
+        ("RUNTIME_ENV", "[]", "JAMJET_RAY_RUNTIME_ENV: is an object"),
+        ("INIT", '{"address": "x"}', "JAMJET_RAY_INIT: leaves address to JAMJET_COMPUTE"),
+        ("RESUBMITS", "-1", "JAMJET_RAY_RESUBMITS: Input should be greater than or equal to 0"),
     ],
 )
 def test_a_setting_that_is_not_valid_is_named(

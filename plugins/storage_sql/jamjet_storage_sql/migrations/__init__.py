@@ -60,10 +60,11 @@ def must_change(version: int | None, *, migrate: bool, place: str) -> bool:
             f"{SCHEMA_VERSION}: upgrade jamjet-runtime, or name another database"
         )
     if not migrate:
-        found = "holds no runtime yet" if version is None else f"has the schema version {version}"
+        if version is None:
+            raise PluginError(f"{place} holds no runtime yet, and JAMJET_MIGRATE is off: run `jamjet db upgrade`")
         raise PluginError(
-            f"{place} {found}, this runtime needs version {SCHEMA_VERSION}, and JAMJET_MIGRATE is off: "
-            "make a backup, then run `jamjet db upgrade`"
+            f"{place} has the schema version {version}, this runtime needs version {SCHEMA_VERSION}, and JAMJET_MIGRATE"
+            " is off: make a backup, then run `jamjet db upgrade`"
         )
     return True
 
