@@ -496,6 +496,11 @@ class Workers(Protocol):
         storage alone."""
         ...
 
+    async def next_end(self) -> int | None:
+        """Milliseconds until `bury` will find a process, or an item that a remote worker did not renew; 0 or less: it
+        would now. None: nobody is there."""
+        ...
+
     async def page(self, tenant_id: str) -> list[Worker]:
         """The processes, and the tenant's remote workers, by worker_id; those whose lease has ended are left out."""
         ...

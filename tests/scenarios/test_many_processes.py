@@ -105,6 +105,23 @@ async def test_the_work_of_a_process_that_stops_for_too_long_goes_on_elsewhere_a
     assert (await kinds(two, execution)).count("NodeCompleted") == 1
 
 
+async def test_work_is_taken_over_when_the_lease_ends_however_seldom_others_look(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, at_one = await cluster.runtime(lease_seconds=1.5)
+    _, at_two = await cluster.runtime(lease_seconds=90)  # it looks every 30 seconds
+    begun, _, at_one.does["long"] = gate()
+    begun_again, open_again, at_two.does["long"] = gate()
+    execution = await begin(one, workflow({"a": probe("long")}, "a > end"))
+    await begun.wait()
+
+    _pause(one, monkeypatch)
+
+    await asyncio.wait_for(begun_again.wait(), 15)
+    open_again.set()
+    assert (await ended(one, execution)).head.status is Status.COMPLETED
+
+
 async def test_a_process_that_was_taken_for_dead_begins_anew(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     (one, at_one), (two, _) = [await cluster.runtime() for _ in range(2)]
     earlier = one.worker_id

@@ -121,6 +121,24 @@ async def test_the_work_of_a_killed_worker_goes_to_another_after_its_lease(place
     assert await who(client, execution_id) == ["first", "second"]
 
 
+async def test_a_workflow_says_how_soon_its_work_goes_to_another(place: Place, at: Any) -> None:
+    server = place.server(lease=300)  # by itself, it looks every 100 seconds
+    client = await at(server)
+    workers = {worker.pid: worker for worker in (place.worker(server, name) for name in ("one", "two"))}
+    await asyncio.sleep(1.2)  # the second one's arrival was a reason to look
+    ir = workflow({"a": place.naps(0.4)}, "a > end") | {"timeouts": {"heartbeat_interval": 0.5}}
+    await client.ask("POST", "/workflows", {"ir": ir})
+    execution_id = (await client.ask("POST", "/executions", {"workflow_id": "story"}))["execution_id"]
+    (pid,) = await place.begun()
+
+    first = workers.pop(pid)
+    first.kill()
+
+    (second,) = workers.values()
+    await ended(client, execution_id)
+    assert await who(client, execution_id) == [first.name, second.name]
+
+
 async def test_a_worker_that_slept_beyond_its_lease_changes_nothing(place: Place, at: Any) -> None:
     server = place.server()
     client = await at(server)

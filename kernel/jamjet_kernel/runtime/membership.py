@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -46,6 +47,7 @@ class Membership:
         self._patience = lease_seconds * 1000
         self._looked_at = self._spare_until = world.stopwatch()
         self.pause = lease_seconds / 3
+        self.next_end = math.inf
         self.worker_id = world.new_id("worker")
         self.others = 0
         self._met: set[str] = set()
@@ -70,7 +72,9 @@ class Membership:
             await self._count_others()
 
     async def look(self) -> bool:
-        """Prolongs the lease, and buries those that are dead. Whether somebody has gone, and left what he held."""
+        """Prolongs the lease, and buries those that are dead. Whether somebody has gone, and left what he held.
+
+        From then on, `next_end` is how many seconds the first of all leases has left."""
         one_left = False
         if not self._storage.exclusive:
             if not await self._storage.workers.heartbeat(self.worker, self._lease_ms):
@@ -79,6 +83,8 @@ class Membership:
         dead = [] if self._was_away() else await self._storage.workers.bury()
         for worker_id in dead:
             log.warning("the process %s is dead; what it was doing is taken over", worker_id)
+        next_end = await self._storage.workers.next_end()
+        self.next_end = math.inf if next_end is None else next_end / 1000
         return one_left or bool(dead)
 
     def _was_away(self) -> bool:

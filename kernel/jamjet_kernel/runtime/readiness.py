@@ -31,7 +31,7 @@ class Readiness:
         self._max_backlog = runtime.settings.max_backlog
         self._max_unwritten = runtime.settings.max_unwritten
         self._beat_at = asyncio.Event()
-        self._last_beat = 0.0
+        self._last_beat = self._next_beat = 0.0
         self._failure: str | None = None
         self._is_silent = False
         self._is_in_doubt = False
@@ -84,6 +84,10 @@ class Readiness:
         if asyncio.get_running_loop().time() - self._last_beat >= AGAIN:
             self._beat_at.set()
 
+    def look_within(self, seconds: float) -> None:
+        """A lease may end then: what was held is free at that moment, not a beat later."""
+        self._next_beat = min(self._next_beat, asyncio.get_running_loop().time() + max(AGAIN, seconds))
+
     async def run(self) -> None:
         try:
             while True:
@@ -94,8 +98,7 @@ class Readiness:
                 self._counting.cancel()
 
     async def _pause(self) -> None:
-        next_beat = self._last_beat + self._runtime.membership.pause
-        while (left := next_beat - asyncio.get_running_loop().time()) > 0 and not self._beat_at.is_set():
+        while (left := self._next_beat - asyncio.get_running_loop().time()) > 0 and not self._beat_at.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, AGAIN)):
                     await self._beat_at.wait()
@@ -105,14 +108,16 @@ class Readiness:
 
     async def _beat(self) -> None:
         """Shows that this process lives, and looks for those that do not."""
-        self._last_beat = asyncio.get_running_loop().time()
+        clock, membership = asyncio.get_running_loop().time, self._runtime.membership
+        self._last_beat = clock()
+        self._next_beat = self._last_beat + membership.pause
         try:
             async with asyncio.timeout(self._patience):
                 if self._is_in_doubt:  # a full disk lets everything be read
-                    await self._runtime.membership.prove()
-                is_free = await self._runtime.membership.look()
+                    await membership.prove()
+                is_free = await membership.look()
         except StorageError as error:
-            took = asyncio.get_running_loop().time() - self._last_beat
+            took = clock() - self._last_beat
             self._failed(str(error), is_silent=took >= AGAIN)
         except TimeoutError:
             self._failed(f"the database did not answer within {self._patience:g} s", is_silent=True)
@@ -121,6 +126,7 @@ class Readiness:
             log.exception("cannot tell whether the storage is there")
             self._failed(f"a defect: {error!r}", is_silent=False)
         else:
+            self.look_within(membership.next_end)
             self._succeeded()
             self._count_backlog()
             if is_free:

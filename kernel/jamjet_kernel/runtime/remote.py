@@ -193,6 +193,7 @@ class Remote:
         seconds = self._lease_of(live)
         if seconds != self._lease:
             await self._storage.work.renew(item, round(seconds * 1000))
+        self._runtime.readiness.look_within(seconds)
         return Handed(str(ItemId.of(item)), item, _payload(live, call), seconds)
 
     async def _settled(self, item: WorkItem, event: ev.Event) -> bool:
@@ -233,6 +234,7 @@ class Remote:
         )
         if ItemId.of(item) != item_id or not await self._storage.work.renew(item, round(seconds * 1000)):
             raise _lost(item_id)
+        self._runtime.readiness.look_within(seconds)
         await self._presence.beats(principal, worker_id, seconds)
         return seconds
 

@@ -743,6 +743,23 @@ class LeasesContract:
         (again,) = await storage.work.claim("w2", "default", NOON, 1, lease_ms=60_000)
         assert (again.fence > held.fence, again.losses) == (True, 1)
 
+    async def test_it_is_known_when_the_next_lease_ends(self, storage: Storage) -> None:
+        next_end = storage.workers.next_end
+        ends = [await next_end()]
+        await storage.workers.see(worker("r1", kind="remote", tenant_id=TENANT), 10)  # nothing hangs on that
+        await storage.workers.join(worker("w1"), 60_000)
+        ends.append(await next_end())
+        await store(storage, commit(enqueue=[item()]))
+        (held,) = await storage.work.claim("r1", "default", NOON, 1, lease_ms=20_000)
+        ends.append(await next_end())
+        await storage.work.renew(held, 1)
+        await asyncio.sleep(0.01)
+        ends.append(await next_end())
+        await storage.workers.bury()
+        ends.append(await next_end())
+
+        assert [end and round(end / 10_000) for end in ends] == [None, 6, 2, 0, 6]
+
     async def test_what_remote_workers_hold_is_known_by_tenant(self, storage: Storage) -> None:
         await store(storage, commit(enqueue=[item(), item("b"), item("c", lease_owner="w1")]))
         (held,) = await storage.work.claim("r1", "default", NOON, 1, lease_ms=60_000)

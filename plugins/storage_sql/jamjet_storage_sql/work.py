@@ -10,6 +10,7 @@ from sqlalchemy import (
     Connection,
     ScalarSelect,
     delete,
+    func,
     literal_column,
     null,
     select,
@@ -176,6 +177,11 @@ def free_orphans(tx: Connection, alive: ScalarSelect[str]) -> None:
 def free_expired(tx: Connection) -> None:
     """What remote workers did not renew."""
     _free(tx, _items.c.lease_expires_at < milliseconds(), lost=True)
+
+
+def first_lease() -> ScalarSelect[int]:
+    """When the first lease of a remote worker ends."""
+    return select(func.min(_items.c.lease_expires_at)).where(_items.c.lease_expires_at.isnot(None)).scalar_subquery()
 
 
 def free_of_remote(tx: Connection, tenant_id: str, worker_id: str) -> None:

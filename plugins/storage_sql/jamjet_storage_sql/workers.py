@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, delete, func, or_, select, tuple_, update
 
 from jamjet_kernel import Worker
 
@@ -44,6 +44,9 @@ class SqlWorkers:
 
     async def bury(self, *, all_but: str | None = None) -> list[str]:
         return await self._transactions.write(bury, all_but)
+
+    async def next_end(self) -> int | None:
+        return await self._transactions.read(next_end)
 
     async def page(self, tenant_id: str) -> list[Worker]:
         return await self._transactions.read(page, tenant_id)
@@ -97,6 +100,14 @@ def bury(tx: Connection, all_but: str | None) -> list[str]:
         free_orphans(tx)
     work.free_expired(tx)
     return processes
+
+
+def next_end(tx: Connection) -> int | None:
+    process = select(func.min(_workers.c.expires_at)).where(_workers.c.kind == PROCESS)
+    ends = tx.execute(select(process.scalar_subquery(), work.first_lease(), milliseconds())).one()
+    *expiries, now = ends
+    left = [expires_at + 1 - now for expires_at in expiries if expires_at is not None]
+    return min(left, default=None)
 
 
 def _dead(all_but: str | None) -> Any:
