@@ -228,9 +228,12 @@ async def test_a_queue_that_nobody_serves_is_told_at_registration(client: Client
     alone = (await client.post("/workflows", {"ir": ir})).json
     await claim(client, "gpu")
     served = (await client.post("/workflows", {"ir": ir})).json
+    named_empty = ir | {"version": "1.1.0", "nodes": {"a": remote("")}}
+    general = (await client.post("/workflows", {"ir": named_empty})).json
 
     assert alone["warnings"] == ["nodes.a.queue: nobody serves 'gpu' just now; the node waits for a worker that does"]
     assert "warnings" not in served
+    assert general == {"workflow_id": "w", "version": "1.1.0"}
 
 
 async def test_a_retry_wakes_who_waits_when_it_is_due(client: Client) -> None:

@@ -374,7 +374,7 @@ class _Builder:
             output_key=spec.output_key or getattr(config, "output_key", None),
             items=self._expression(config.items, f"{kind_place}.items") if isinstance(config, Map) else None,
             body=self._body(node_id, config, kind_place),
-            queue=spec.queue,
+            queue=spec.queue or None,
             at_once=spec.concurrency.limit if spec.concurrency else None,
         )
 
