@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from chaos_ordeal import FAULTS, SEED, under_load
 from chaos_runtimes import Runtimes, named
-from database_proxy import DatabaseProxy
+from postgres_proxy import PostgresProxy, at_random
 from postgres_server import PostgresServer
 
 pytestmark = pytest.mark.slow
@@ -42,16 +43,19 @@ async def test_nothing_is_lost_when_the_database_is_killed(tmp_path: Path, serve
 
 
 async def test_nothing_is_lost_or_done_twice_when_connections_are_cut(tmp_path: Path, blank_postgres_url: str) -> None:
-    async with DatabaseProxy(blank_postgres_url, random.Random(SEED)) as proxy:
-        runtimes = Runtimes(tmp_path, named(proxy.url, NAMES))
+    dice = random.Random(SEED)
+    with PostgresProxy(blank_postgres_url, dice) as proxy:
+        runtimes = Runtimes(tmp_path, named(proxy.url(blank_postgres_url), NAMES))
         try:
             async with under_load(blank_postgres_url, runtimes) as ordeal:
-                proxy.commit_chance, proxy.chance = 0.05, 0.002
-                while proxy.cuts.total() < 10 * FAULTS:
+                proxy.plan(at_random(0.05, dice))
+                proxy.torn = 0.002
+                while len(proxy.happened) < 10 * FAULTS:
                     await asyncio.sleep(0.05)
-                proxy.commit_chance = proxy.chance = 0.0
+                proxy.plan([])
+                proxy.torn = 0.0
         finally:
             await asyncio.to_thread(runtimes.kill)
 
-    cuts = ", ".join(f"{count} {where}" for where, count in sorted(proxy.cuts.items()))
-    print(f"\n{proxy.cuts.total()} cuts ({cuts}): {ordeal.figures}")
+    cuts = ", ".join(f"{count} × {fault.value}" for fault, count in Counter(proxy.happened).items())
+    print(f"\n{len(proxy.happened)} cuts ({cuts}): {ordeal.figures}")

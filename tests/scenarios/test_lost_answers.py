@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from postgres_proxy import Fault, PostgresProxy, address_of, every
+from postgres_proxy import Fault, PostgresProxy, every
 from postgres_server import Databases
-from psycopg.conninfo import conninfo_to_dict
 from scenario_site import ME, Probe, ended, kinds, probe, workflow
 
 from jamjet_kernel import Settings
@@ -18,15 +17,20 @@ from jamjet_kernel.runtime import open_runtime
 
 @pytest.fixture
 def proxy(postgres: Databases) -> Iterator[PostgresProxy]:
-    with PostgresProxy(address_of(postgres.url)) as proxy:
+    with PostgresProxy(postgres.url) as proxy:
         yield proxy
 
 
 async def test_what_was_claimed_and_not_heard_of_is_not_stuck(proxy: PostgresProxy, postgres_url: str) -> None:
-    url = proxy.url(str(conninfo_to_dict(postgres_url)["dbname"]))
     # Little is leased as it is decided, so most of it is claimed; nobody dies of a lease of an hour.
     settings = Settings(
-        database_url=url, auth="off", shutdown_grace=0, concurrency=2, lease_seconds=3600, poll_seconds=0.1, hints="off"
+        database_url=proxy.url(postgres_url),
+        auth="off",
+        shutdown_grace=0,
+        concurrency=2,
+        lease_seconds=3600,
+        poll_seconds=0.1,
+        hints="off",
     )
     async with open_runtime(settings, extra_plugins=[Probe()]) as runtime:
         await runtime.register(ME, workflow({"a": probe("a"), "b": probe("b"), "c": probe("c")}, "a > b > c > end"))

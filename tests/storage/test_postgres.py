@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 import pytest_asyncio
-from postgres_proxy import Fault, PostgresProxy, address_of
+from postgres_proxy import Fault, PostgresProxy
 from postgres_server import GUARDED, Databases, PostgresServer
 from psycopg.conninfo import conninfo_to_dict
 
@@ -417,14 +417,14 @@ async def test_a_restarted_server_is_found_again(own_server: PostgresServer) -> 
 
 @pytest.fixture
 def proxy(postgres: Databases) -> Iterator[PostgresProxy]:
-    with PostgresProxy(address_of(postgres.url)) as proxy:
+    with PostgresProxy(postgres.url) as proxy:
         yield proxy
 
 
 @pytest_asyncio.fixture
 async def far(proxy: PostgresProxy, postgres_url: str) -> AsyncIterator[SqlStorage]:
     """Behind the proxy, and nobody has joined yet."""
-    storage = open_server(proxy.url(str(conninfo_to_dict(postgres_url)["dbname"])))
+    storage = open_server(proxy.url(postgres_url))
     storage.audit.sign_with(sign)
     yield storage
     await storage.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -9,8 +10,10 @@ from contextlib import suppress
 from enum import Enum
 from itertools import repeat
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 COMMIT = b"COMMIT\0"
 
@@ -19,15 +22,19 @@ class Fault(Enum):
     NONE = "none"
     ANSWER_LOST = "the COMMIT arrives, its answer does not"
     COMMIT_LOST = "the COMMIT does not arrive"
+    CUT = "the COMMIT was sent on, and the line cut"
+    TORN = "a part arrives of what is no COMMIT"
 
 
 class PostgresProxy:
-    """Listens on a port of this machine. `faults` says what happens to each COMMIT, one after the other; when it is
-    used up, nothing does."""
+    """Stands on a port of this machine before the server that `url` names. The faults of a `plan` happen to one COMMIT
+    after the other; when they are used up, nothing does. Whatever comes by is `torn` with this chance."""
 
-    def __init__(self, target: Path | tuple[str, int], faults: Iterable[Fault] = ()) -> None:
-        self._target = target
-        self._faults = iter(faults)
+    def __init__(self, url: str, dice: random.Random | None = None) -> None:
+        self._target = _address_of(url)
+        self._dice = dice or random.Random()
+        self.torn = 0.0
+        self._faults: Iterator[Fault] = iter(())
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -37,8 +44,11 @@ class PostgresProxy:
         self.happened: list[Fault] = []
         self._start(self._accept)
 
-    def url(self, database: str, user: str = "postgres") -> str:
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}?sslmode=disable&gssencmode=disable"
+    def url(self, direct: str) -> str:
+        """The same database by way of this proxy."""
+        names = conninfo_to_dict(direct)
+        who = ":".join(quote(str(names[name]), safe="") for name in ("user", "password") if names.get(name))
+        return f"postgresql://{who}@127.0.0.1:{self.port}/{names['dbname']}?sslmode=disable&gssencmode=disable"
 
     def plan(self, faults: Iterable[Fault]) -> None:
         """From the next COMMIT on."""
@@ -94,12 +104,12 @@ class PostgresProxy:
 
     def _to_server(self, client: socket.socket, server: socket.socket, mute: threading.Event) -> None:
         for data in _received(client):
-            match self._fault() if COMMIT in data else Fault.NONE:
-                case Fault.COMMIT_LOST:
-                    break
-                case Fault.ANSWER_LOST:
-                    mute.set()
-            if not _sent(server, data):
+            fault = self._fault() if COMMIT in data else Fault.NONE
+            if fault is Fault.COMMIT_LOST:
+                break
+            if fault is Fault.ANSWER_LOST:
+                mute.set()
+            if not self._send(server, data) or fault is Fault.CUT:
                 break
         if not mute.is_set():
             self._forget(client, server)
@@ -107,9 +117,17 @@ class PostgresProxy:
     def _to_client(self, server: socket.socket, client: socket.socket, mute: threading.Event) -> None:
         for data in _received(server):
             # The first thing that comes after the COMMIT says that it was done.
-            if mute.is_set() or not _sent(client, data):
+            if mute.is_set() or not self._send(client, data):
                 break
         self._forget(client, server)
+
+    def _send(self, target: socket.socket, data: bytes) -> bool:
+        """Whether the line holds."""
+        if self._dice.random() < self.torn:
+            self.happened.append(Fault.TORN)
+            _sent(target, data[: self._dice.randrange(len(data))])
+            return False
+        return _sent(target, data)
 
     def _fault(self) -> Fault:
         with self._lock:
@@ -131,17 +149,24 @@ class PostgresProxy:
         thread.start()
 
 
-def address_of(url: str) -> Path | tuple[str, int]:
-    with psycopg.connect(url) as connection:
-        host, port = connection.info.host, connection.info.port
-    return Path(host) / f".s.PGSQL.{port}" if host.startswith("/") else (host, port)
-
-
 def every(count: int, fault: Fault) -> Iterator[Fault]:
     """Of so many COMMITs one."""
     while True:
         yield from repeat(Fault.NONE, count - 1)
         yield fault
+
+
+def at_random(chance: float, dice: random.Random) -> Iterator[Fault]:
+    """Of COMMITs, with this chance each."""
+    while True:
+        hit = dice.random() < chance
+        yield dice.choice((Fault.COMMIT_LOST, Fault.CUT, Fault.ANSWER_LOST)) if hit else Fault.NONE
+
+
+def _address_of(url: str) -> Path | tuple[str, int]:
+    with psycopg.connect(url) as connection:
+        host, port = connection.info.host, connection.info.port
+    return Path(host) / f".s.PGSQL.{port}" if host.startswith("/") else (host, port)
 
 
 def _received(source: socket.socket) -> Iterator[bytes]:
