@@ -200,6 +200,25 @@ async def test_nobody_is_taken_for_dead_because_the_storage_was_away(
     assert {worker.worker_id for worker in await one.workers(ME)} == named
 
 
+async def test_who_missed_a_look_gives_the_others_as_long_to_come_back(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one, _), (two, _) = [await cluster.runtime(lease_seconds=60) for _ in range(2)]
+    now = one.world.stopwatch()
+    monkeypatch.setattr(one.world, "stopwatch", lambda: now)
+
+    async def is_there() -> bool:
+        """And its lease is over."""
+        return await two.storage.workers.heartbeat(two.membership.worker, -1)
+
+    for after in (35_000, 20_000, 20_000):
+        assert await is_there()
+        now += after
+        await one.membership.look()
+
+    assert not await is_there()
+
+
 async def test_work_goes_on_though_the_answer_to_its_claim_was_lost(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,9 @@ log = logging.getLogger("jamjet.membership")
 FOR_EVER = 100 * 366 * 86_400_000
 """Of a process that owns the storage alone, nobody looks whether it lives."""
 
+_MISSED = 1.5
+"""Times as long as between two looks, and one was missed."""
+
 
 class Membership:
     """`about` tells what the process is doing now; `evicted` is called when all that it held is others' by now, `met`
@@ -44,7 +47,7 @@ class Membership:
         self._started_at = world.now()
         self._lease_ms = FOR_EVER if storage.exclusive else round(lease_seconds * 1000)
         self._joining: asyncio.Task[None] | None = None
-        self._patience = lease_seconds * 1000
+        self._lease = lease_seconds * 1000
         self._looked_at = self._spare_until = world.stopwatch()
         self.pause = lease_seconds / 3
         self.next_end = math.inf
@@ -88,11 +91,12 @@ class Membership:
         return one_left or bool(dead)
 
     def _was_away(self) -> bool:
-        """For longer than a lease, until just now. So may have been the others, where the storage was: all get the
-        time to come back."""
+        """Until just now, and missed a look. So may have the others, where the storage was away: all get as long to
+        come back, but no longer than a lease."""
         now = self._world.stopwatch()
-        if now - self._looked_at > self._patience:
-            self._spare_until = now + self._patience
+        away = now - self._looked_at
+        if away > _MISSED * self.pause * 1000:
+            self._spare_until = max(self._spare_until, now + min(away, self._lease))
         self._looked_at = now
         return now < self._spare_until
 
