@@ -153,7 +153,10 @@ async def test_whose_item_it_is_may_be_said_and_must_be_right(client: Client) ->
     assert right.status_code == 200
 
 
-@pytest.mark.parametrize("item_id", ["1", "work_", "work_YQ", "work_ä", "work_ZXhlY18xCmEKMQ"])
+@pytest.mark.parametrize(
+    "item_id",
+    ["1", "work_", "work_YQ", "work_ä", "work_ZXhlY18xCmEKMQ", "work_ZXhlY18xCmEKOTk5OTk5OTk5OTk5OTk5OTk5OTk"],
+)
 async def test_an_item_that_there_never_was_is_not_found(client: Client, item_id: str) -> None:
     answer = await client.post(f"/work-items/{item_id}/complete", {"lease_fence": 1})
 
@@ -485,13 +488,22 @@ async def test_a_failure_is_told_as_a_text_or_an_object(
     assert (shown["message"], shown["error_class"]) == (message, error_class)
 
 
-async def test_an_unknown_class_of_errors_is_refused(client: Client) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ({"message": "x", "error_class": "strange"}, "error.error_class should be 'timeout', 'rate_limit'"),
+        ({"message": "x", "more": 1}, "error.more is unknown; known: message, error_class, details"),
+        (7, "error should be an object"),
+    ],
+)
+async def test_a_failure_that_is_told_otherwise_is_refused(client: Client, error: Any, told: str) -> None:
     await client.started(search=remote())
     item = await item_of(client)
 
-    answer = await say(client, item, "fail", error={"message": "x", "error_class": "strange"})
+    answer = await say(client, item, "fail", error=error)
 
     assert answer.status_code == 400
+    assert told in answer.json["error"]
 
 
 async def test_a_result_that_does_not_fit_the_state_schema_fails_the_node(client: Client) -> None:

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, SkipValidation, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SkipValidation,
+    StringConstraints,
+)
 
 from ..core.definition import Definition, Policy
 from ..core.progress import RunStatus, Status
@@ -201,8 +210,12 @@ class WorkError(Body):
     details: Object = {}
 
 
+def _error(given: Any) -> Any:
+    return {"message": given} if isinstance(given, str) else given
+
+
 class WorkFailure(OfWork):
-    error: str | WorkError
+    error: Annotated[WorkError, BeforeValidator(_error, json_schema_input_type=str | WorkError)]
     retryable: bool = Field(True, description="Whether another attempt may help; the retry policy has the last word.")
     duration_ms: float | None = Field(None, ge=0)
 

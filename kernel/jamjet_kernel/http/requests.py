@@ -200,8 +200,19 @@ def _problems(model: type[BaseModel], error: ValidationError) -> Iterator[Proble
             case "missing":
                 yield Problem(place, "is required")
             case "extra_forbidden":
-                yield Problem(place, f"is unknown; known: {', '.join(model.model_fields) or 'none'}")
+                yield Problem(place, f"is unknown{_known(model, wrong['loc'][:-1])}")
+            case "dict_type" | "model_type":
+                yield Problem(place, "should be an object")
             case "string_pattern_mismatch":
                 yield Problem(place, "holds a control character")
             case _:
                 yield Problem(place, wrong["msg"].replace("Input should", "should"))
+
+
+def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    for name in place:
+        field = model.model_fields.get(str(name))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return ""
+        model = field.annotation
+    return f"; known: {', '.join(model.model_fields) or 'none'}"

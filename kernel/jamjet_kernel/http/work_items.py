@@ -52,7 +52,10 @@ class WorkItems:
 
     async def on_post_fail(self, req: Request, resp: Response, item_id: str) -> None:
         given, held = await self._about(req, models.WorkFailure, item_id)
-        failure = _failure(given)
+        error = given.error
+        failure = NodeFailed(
+            error.message, retryable=given.retryable, error_class=error.error_class, details=error.details
+        )
         again = await self._remote.fail(principal_of(req), held, failure, duration_ms=given.duration_ms)
         answer(resp, {"failed": True, "work_item_id": item_id, "retryable": again})
 
@@ -117,8 +120,3 @@ def _usage(given: models.WorkResult) -> Usage | None:
         finish_reason=given.finish_reason,
     )
     return None if told == Usage() else told
-
-
-def _failure(given: models.WorkFailure) -> NodeFailed:
-    error = models.WorkError(message=given.error) if isinstance(given.error, str) else given.error
-    return NodeFailed(error.message, retryable=given.retryable, error_class=error.error_class, details=error.details)

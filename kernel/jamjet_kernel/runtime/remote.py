@@ -59,7 +59,7 @@ class ItemId:
             padded = (encoded + "=" * (-len(encoded) % 4)).encode("ascii")
             execution_id, run_id, begun = base64.urlsafe_b64decode(padded).decode().split("\n")
             found = cls(execution_id, run_id, int(begun))
-            if str(found) == text:
+            if str(found) == text and found.first_fence < 2**63:
                 return found
         raise NotFound(f"work item {text}")
 
