@@ -493,7 +493,7 @@ async def test_a_failure_is_told_as_a_text_or_an_object(
     [
         ({"message": "x", "error_class": "strange"}, "error.error_class should be 'timeout', 'rate_limit'"),
         ({"message": "x", "more": 1}, "error.more is unknown; known: message, error_class, details"),
-        (7, "error should be an object"),
+        (7, "error should be a text or an object"),
     ],
 )
 async def test_a_failure_that_is_told_otherwise_is_refused(client: Client, error: Any, told: str) -> None:

@@ -211,6 +211,8 @@ class WorkError(Body):
 
 
 def _error(given: Any) -> Any:
+    if not isinstance(given, str | dict):
+        raise ValueError("should be a text or an object")
     return {"message": given} if isinstance(given, str) else given
 
 

@@ -206,7 +206,7 @@ def _problems(model: type[BaseModel], error: ValidationError) -> Iterator[Proble
             case "string_pattern_mismatch":
                 yield Problem(place, "holds a control character")
             case _:
-                yield Problem(place, wrong["msg"].replace("Input should", "should"))
+                yield Problem(place, wrong["msg"].removeprefix("Value error, ").replace("Input should", "should"))
 
 
 def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
