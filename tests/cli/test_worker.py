@@ -123,13 +123,14 @@ def start_badly(*arguments: str, **environment: str) -> subprocess.CompletedProc
     [
         (["--runtime", "http://127.0.0.1:9"], {}, ExitCode.UNREACHABLE, "no runtime answers at http://127.0.0.1:9"),
         ([], {"JAMJET_TOKEN": "jam_guessed"}, ExitCode.FAILED, "invalid or expired token"),
+        (["--module", "./functions"], {}, ExitCode.FAILED, "'./functions' is no module's name; write module or"),
         (["--module", "functoins"], {}, ExitCode.FAILED, "there is no module 'functoins'; similar: functions"),
         (["--module", "broken_module"], {}, ExitCode.FAILED, "the module 'broken_module' cannot be imported"),
         (["--queues", " , "], {}, ExitCode.USAGE, "--queues names no queue"),
         (["--runtime", "nonsense"], {}, ExitCode.USAGE, "'nonsense' is not the URL of a runtime"),
         (["--name", "worker_" + "0" * 32], {}, ExitCode.FAILED, "is what processes of the runtime are called"),
     ],
-    ids=["away", "token", "module", "broken", "queues", "url", "name"],
+    ids=["away", "token", "path", "module", "broken", "queues", "url", "name"],
 )
 def test_what_keeps_it_from_working_is_said_in_one_line(
     project: Path, arguments: list[str], environment: dict[str, str], code: int, words: str

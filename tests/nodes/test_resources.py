@@ -73,6 +73,7 @@ async def test_a_compute_gets_what_a_node_asks_for(written: dict[str, Any], aske
         ("GPU", 1, "write num_gpus"),
         ("cpus", 1, "write num_cpus"),
         ("num_tpus", 1, "name a resource of your own without num_"),
+        ("größe", 1, "a name of ASCII characters"),
     ],
 )
 def test_a_resource_that_cannot_be_is_a_problem_with_its_place(kind: str, name: str, value: Any, message: str) -> None:

@@ -142,6 +142,8 @@ def _check_allowed(module: str, allowed: Sequence[str]) -> None:
 
 def load(name: str) -> Any:
     """The module. Raises `NodeFailed`, not retryable."""
+    if not all(name.split(".")):
+        raise NodeFailed(f"{name!r} is no module's name; write module or package.module", retryable=False)
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)

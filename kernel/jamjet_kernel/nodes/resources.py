@@ -51,8 +51,10 @@ def _name(name: str) -> str:
     meant = _MEANT.get(name.lower())
     if meant is None and name.startswith("num_"):
         meant = "num_cpus or num_gpus, or name a resource of your own without num_"
-    if meant is not None or not name.strip():
-        raise ValueError(f"write {meant}" if meant else "a resource has a name")
+    if meant is not None:
+        raise ValueError(f"write {meant}")
+    if not name.strip() or not name.isascii():
+        raise ValueError("a resource has a name of ASCII characters")
     return name
 
 
