@@ -63,6 +63,8 @@ def test_list_can_be_narrowed(jamjet: Jamjet, project: Path) -> None:
     table = jamjet("list").out
     assert done in table
     assert failed in table
+    assert "there are more" in jamjet("list", "--limit", 1).err
+    assert "there are more" not in jamjet("list", "--limit", 1000).err
 
 
 def test_an_unknown_status_is_refused_with_what_would_work(jamjet: Jamjet, project: Path) -> None:

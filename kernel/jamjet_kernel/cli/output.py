@@ -37,6 +37,8 @@ class Output:
             self.value(value)
         else:
             answers.print(rendered(value), crop=False)
+            if isinstance(value, dict) and value.get("next_cursor"):
+                self.note("[dim]there are more: --limit says how many to show[/]")
 
     def value(self, value: Any) -> None:
         """JSON in any case: indented for a person, one line for a script."""
