@@ -192,6 +192,15 @@ def test_a_busy_port_is_said_in_one_line(own: Server, tmp_path: Path) -> None:
     assert refused.returncode == ExitCode.FAILED
     assert refused.stderr.startswith(f"error: cannot listen on 127.0.0.1:{port}: ")
     assert len(refused.stderr.splitlines()) == 2
+    assert "another runtime may run there" in refused.stderr
+
+
+def test_an_address_that_is_not_of_this_machine_is_said_in_one_line(tmp_path: Path) -> None:
+    refused = serve("--host", "192.0.2.1", cwd=tmp_path)
+
+    assert refused.returncode == ExitCode.FAILED
+    assert refused.stderr.startswith("error: cannot listen on 192.0.2.1:7700: ")
+    assert "is an address of this machine" in refused.stderr
 
 
 def test_a_database_that_another_runtime_owns_is_said_in_one_line(own: Server) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import time
@@ -43,6 +44,9 @@ _DRAIN_SECONDS = 5
 # Seconds; longer than nginx (60) and the load balancers of clouds (60) keep a connection: who closes one that the other
 # is about to use makes a request fail.
 _KEEP_ALIVE = 75
+
+_IS_TAKEN = "another runtime may run there; choose another port with --port or JAMJET_PORT"
+_CANNOT_BE = "JAMJET_BIND (or --host) is an address of this machine, and ports below 1024 may need more rights"
 
 
 def main() -> None:
@@ -243,7 +247,7 @@ def _bound(settings: Settings) -> Iterator[socket.socket]:
         except OSError as error:
             raise CommandFailed(
                 f"cannot listen on {address}:{settings.port}: {error.strerror}",
-                hint="another runtime may run there; choose another port with --port or JAMJET_PORT",
+                hint=_IS_TAKEN if error.errno == errno.EADDRINUSE else _CANNOT_BE,
             ) from error
         yield listener
 
