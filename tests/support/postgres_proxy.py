@@ -111,8 +111,10 @@ class PostgresProxy:
                 mute.set()
             if not self._send(server, data) or fault is Fault.CUT:
                 break
-        if not mute.is_set():
-            self._forget(client, server)
+        else:
+            if mute.is_set():  # the other direction still waits for the COMMIT to be done
+                return
+        self._forget(client, server)
 
     def _to_client(self, server: socket.socket, client: socket.socket, mute: threading.Event) -> None:
         for data in _received(server):
