@@ -74,3 +74,17 @@ def test_the_secrets_are_made_once_and_are_what_the_runtime_takes(
     assert chosen is not None
     assert len(chosen.get_secret_value()) >= 32
     assert not os.path.exists(tmp_path / "nowhere")
+
+
+def test_without_an_openssl_that_can_there_are_no_secrets(tmp_path: Path) -> None:
+    script = shutil.copy(DEPLOY / "secrets", tmp_path)
+    for refuses in ("rand", "genpkey"):
+        openssl = tmp_path / "openssl"
+        openssl.write_text(f'#!/bin/sh\n[ "$1" != {refuses} ] && echo made\n')
+        openssl.chmod(0o755)
+        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+
+        made = subprocess.run([script], env={**os.environ, "PATH": path}, check=False)
+
+        assert made.returncode != 0
+        assert not (tmp_path / ".env").exists()
