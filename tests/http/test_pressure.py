@@ -99,6 +99,31 @@ async def test_a_database_that_is_stuck_is_not_given_more_than_it_can_take(
     assert runtime.journal.bytes == 0
 
 
+async def test_a_database_that_cannot_be_read_is_not_asked_by_more_than_may_wait(
+    client: Client, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await register(client, {"a": {"type": "python_fn", "function": "http_steps:search"}}, "a > end")
+    go_on, asked, check = asyncio.Event(), 0, runtime.tenants.check_start
+
+    async def stuck(tenant_id: str) -> None:
+        nonlocal asked
+        asked += 1
+        await go_on.wait()
+        await check(tenant_id)
+
+    monkeypatch.setattr(runtime.tenants, "check_start", stuck)
+    taken = [asyncio.create_task(start(client)) for _ in range(2)]
+    async with asyncio.timeout(10):
+        while asked < 2:
+            await asyncio.sleep(0.01)
+    refused = await client.post("/executions", {"workflow_id": "story"})
+    go_on.set()
+
+    assert (refused.status_code, refused.json["code"]) == (429, "overloaded")
+    for execution_id in await asyncio.gather(*taken):
+        assert (await client.get(f"/executions/{execution_id}", "wait=5")).json["status"] == "completed"
+
+
 async def test_what_waits_behind_a_stuck_commit_is_refused_and_the_commit_still_counts(
     client: Client, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

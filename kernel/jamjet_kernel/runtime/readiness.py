@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ..errors import Overloaded, StorageError, StorageSilent
@@ -35,6 +36,7 @@ class Readiness:
         self._failure: str | None = None
         self._is_silent = False
         self._is_in_doubt = False
+        self._starts = 0
         self._counting: asyncio.Task[None] | None = None
         self.backlog = 0
 
@@ -67,10 +69,21 @@ class Readiness:
         """Raises `Overloaded` where more waits for the database than is good. Asked before anything is read: who reads
         would wait as well."""
         journal = self._runtime.journal
-        if len(journal) >= self._max_unwritten or journal.bytes >= MOST_BYTES:
-            raise Overloaded(f"{len(journal)} changes wait to be stored", AGAIN)
+        if len(journal) >= self._max_unwritten or self._starts > self._max_unwritten or journal.bytes >= MOST_BYTES:
+            raise Overloaded(f"{max(len(journal), self._starts)} changes wait to be stored", AGAIN)
         if journal.waits >= self._patience:
             raise Overloaded(f"the database has not stored anything for {journal.waits:.0f} s", AGAIN)
+
+    @contextmanager
+    def one_more_start(self) -> Iterator[None]:
+        """From before anything is read until it is stored: a database that answers nothing holds up both. Raises
+        `Overloaded`."""
+        self._starts += 1
+        try:
+            self.check_journal()
+            yield
+        finally:
+            self._starts -= 1
 
     # The beat
 

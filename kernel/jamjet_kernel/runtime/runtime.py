@@ -481,7 +481,18 @@ class Runtime:
         once: Once | None = None,
     ) -> str:
         """The new execution's id. Raises `NotFound`, and `Invalid` when the input does not fit."""
-        self.readiness.check_journal()
+        with self.readiness.one_more_start():
+            return await self._start(principal, workflow_id, workflow_version, input, priority, once)
+
+    async def _start(
+        self,
+        principal: Principal,
+        workflow_id: str,
+        workflow_version: str | None,
+        input: dict[str, Any],
+        priority: int,
+        once: Once | None,
+    ) -> str:
         version = await self._version(principal, workflow_id, workflow_version)
         execution_id = self.world.new_id("exec")
         event = ev.WorkflowStarted(
