@@ -717,11 +717,13 @@ class Contents(Protocol):
 class Database(Protocol):
     """What a storage is kept in, for those who look after it; not for a runtime that runs. Its methods block.
 
-    `latest` is the schema version that this driver makes. All methods raise `PluginError` where the database cannot
-    be used, and `StorageError` where it fails; then it is as it was.
+    `latest` is the schema version that this driver makes, `place` what the database is called, without the password:
+    the same for each URL of it. All methods raise `PluginError` where the database cannot be used, and `StorageError`
+    where it fails; then it is as it was.
     """
 
     latest: int
+    place: str
 
     def version(self) -> int | None:
         """The schema's; None where there is nothing of ours. Changes nothing, also while runtimes are at work."""

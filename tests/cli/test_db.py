@@ -284,6 +284,7 @@ def test_a_copy_that_is_killed_leaves_a_target_that_can_be_filled(
         (["upgrade", "--database-url", "deed.py"], 1, "no SQLite database"),
         (["copy", "missing.db", "new.db"], 1, "there is no runtime in"),
         (["copy", "same.db", "./same.db"], 2, "the same database"),
+        (["copy", "same.db", "sqlite:///same.db"], 2, "the same database"),
         (["copy", "same.db"], 2, "TARGET"),
         (["copy", "missing.db", "oracle://db/jamjet"], 1, "no storage named 'oracle'"),
     ],

@@ -123,6 +123,9 @@ async def test_what_the_url_says_is_passed_on(postgres_url: str) -> None:
     [
         ("postgresql+asyncpg://localhost/jamjet", "psycopg"),
         ("postgresql://anna:se%zzcret@localhost/jamjet", "cannot be read"),
+        ("postgresql://anna:se cret@localhost/jamjet", "cannot be read"),
+        ("postgresql://anna:secret@[::1/jamjet", "cannot be read"),
+        ("postgresql://anna:se/cret@localhost/jamjet", "its database is no name"),
         ("postgresql://anna:secret@localhost/jamjet?colour=red", "colour"),
         ("postgresql://anna:secret@localhost:99999/jamjet", "99999"),
         ("postgresql://anna:secret@localhost:1/jamjet", "postgresql://anna@localhost:1/jamjet"),

@@ -82,14 +82,17 @@ async def test_a_url_names_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "sqlite:/a.db",
         "postgresql:/host/database",
         "postgresql+psycopg:database",
+        "postgres:/anna:se/cret@host/database",
+        "host=localhost password=secret dbname=database",
     ],
 )
 def test_a_url_without_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(PluginError, match=r"sqlite:///relative\.db"):
+    with pytest.raises(PluginError, match=r"sqlite:///relative\.db") as refused:
         open_storage(url)
 
+    assert "cret" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -33,7 +33,7 @@ class SqlDatabase:
     def __init__(
         self, place: str, *, look: Callable[[], int | None], hold: Callable[[], AbstractContextManager[Engine]]
     ) -> None:
-        self._place = place
+        self.place = place
         self._look = look
         self._hold = hold
 
@@ -48,31 +48,31 @@ class SqlDatabase:
     def contents(self) -> Iterator[SqlContents]:
         version = self.version()
         if version is None:
-            raise PluginError(f"there is no runtime in {self._place}")
+            raise PluginError(f"there is no runtime in {self.place}")
         if version < self.latest:
             raise PluginError(
-                f"{self._place} has the schema version {version}, and this runtime's is {self.latest}: "
+                f"{self.place} has the schema version {version}, and this runtime's is {self.latest}: "
                 "make a backup, then upgrade it with `jamjet db upgrade`"
             )
         with self._transaction() as tx:
-            yield SqlContents(tx, self._place)
+            yield SqlContents(tx, self.place)
 
     @contextmanager
     def filling(self) -> Iterator[SqlContents]:
         with self._transaction() as tx:
-            _check_empty(tx, self._place)
-            yield SqlContents(tx, self._place)
+            _check_empty(tx, self.place)
+            yield SqlContents(tx, self.place)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         """With nobody else in it."""
         with self._hold() as engine, engine.execution_options(writes=True).connect() as connection:
-            with _told_where(connection, self._place):
+            with _told_where(connection, self.place):
                 transaction = connection.begin()
-                _keep_others_out(connection, self._place)
+                _keep_others_out(connection, self.place)
             with transaction:  # rolls back where what is done in it fails
                 yield connection
-                with _told_where(connection, self._place):
+                with _told_where(connection, self.place):
                     transaction.commit()
 
 

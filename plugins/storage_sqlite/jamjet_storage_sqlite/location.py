@@ -10,15 +10,15 @@ from sqlalchemy.exc import ArgumentError
 
 from jamjet_kernel import PluginError
 
-_SCHEME = re.compile(r"[a-z]\w+(\+\w+)?:", re.IGNORECASE | re.ASCII)
-"""Of two letters at least: one is a drive of Windows."""
+_SCHEME = re.compile(r"[a-z]\w+(\+\w+)?:|(host|hostaddr|port|user|password|dbname|service)=", re.IGNORECASE | re.ASCII)
+"""Of two letters at least: one is a drive of Windows. Or a setting of libpq's, which reads more than URLs."""
 
 
 def path_of(url: str) -> Path | None:
     """None: another driver's URL. Raises `PluginError` for one that names no file."""
     if "://" not in url:
         if _SCHEME.match(url):
-            raise _unusable(url, "it looks like a URL that lost slashes; a file of that name would be ./" + url)
+            raise _unusable(url, "it looks like a URL that lost slashes, or is a file whose name begins with ./")
         return _file(url, url)
     if not url.startswith(("sqlite:", "sqlite+pysqlite:")):
         return None
@@ -42,7 +42,9 @@ def _file(url: str, path: str) -> Path:
 
 
 def _unusable(url: str, why: str) -> PluginError:
+    # It may be meant for another database, with a password.
+    shown = re.sub(r":.*@|password=.*", "…", url)
     return PluginError(
-        f"cannot use {url!r} as a SQLite storage: {why}; "
+        f"cannot use {shown!r} as a SQLite storage: {why}; "
         "try .jamjet/runtime.db, sqlite:///relative.db or sqlite:////absolute/path.db"
     )

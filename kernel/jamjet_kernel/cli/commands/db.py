@@ -66,10 +66,10 @@ def copy(
     from ..copying import copy
     from ..databases import place_of
 
-    if _are_the_same(source, target):
-        raise CommandFailed("SOURCE and TARGET are the same database", code=ExitCode.USAGE)
     old, from_database = _opened(source)
     new, to_database = _opened(target)
+    if from_database.place == to_database.place:
+        raise CommandFailed("SOURCE and TARGET are the same database", code=ExitCode.USAGE)
     begun = time.perf_counter()
     with _progress(shown=not session.output.json) as told:
         tables = [asdict(each) for each in copy(from_database, to_database, told=told)]
@@ -82,13 +82,6 @@ def copy(
         "home": _left_behind(old, new),
     }
     session.output.answer(answer, render.database_copy)
-
-
-def _are_the_same(source: str, target: str) -> bool:
-    from ..databases import path_from_here
-
-    are_paths = "://" not in source and "://" not in target
-    return source == target or (are_paths and path_from_here(source) == path_from_here(target))
 
 
 def _opened(url: str | None) -> tuple[Settings, Database]:
