@@ -100,6 +100,27 @@ async def test_an_error_of_ours_has_its_status(
     assert (answer.status_code, answer.json["error"], answer.json["code"]) == (status, message, error.code)
 
 
+@pytest.mark.parametrize(("level", "is_traced"), [(logging.INFO, False), (logging.DEBUG, True)])
+async def test_a_storage_that_refuses_is_a_line_of_the_log(
+    client: Client,
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    level: int,
+    is_traced: bool,
+) -> None:
+    async def broken(principal: object) -> list[object]:
+        raise kernel.StorageError("the disk is full")
+
+    monkeypatch.setattr(runtime, "workers", broken)
+    with caplog.at_level(level, "jamjet.http"):
+        await client.get("/workers")
+
+    (line,) = caplog.records
+    assert line.getMessage() == "GET /workers: the disk is full"
+    assert bool(line.exc_info) is is_traced
+
+
 def test_every_error_has_a_status() -> None:
     for error in vars(kernel).values():
         if isinstance(error, type) and issubclass(error, kernel.JamJetError):

@@ -56,7 +56,9 @@ async def _ours(req: Request, resp: Response, error: JamJetError, params: dict[s
     status, prefix = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     # While the database is silent, every request would say so again.
     if status >= 500 and not isinstance(error, StorageSilent):
-        _log.error("%s %s: %s", req.method, req.path, error, extra=_extra(req), exc_info=error)
+        # Many requests meet one outage: a line each is enough.
+        is_known = isinstance(error, StorageError) and not _log.isEnabledFor(logging.DEBUG)
+        _log.error("%s %s: %s", req.method, req.path, error, extra=_extra(req), exc_info=None if is_known else error)
     if status == 401:
         # RFC 6750, 3.1: who brought no credential is not told that one is wrong.
         brought = req.get_header("Authorization") is not None
