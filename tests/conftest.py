@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -22,6 +23,11 @@ from jamjet_storage_postgres import open_server
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # What a shell script starts in the background ignores it, and so would everything that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# An example takes as long as a busy machine lets it.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -21,6 +22,9 @@ Names = Annotated[tuple[str, ...], NoDecode]
 
 Counts = Annotated[Mapping[str, int], NoDecode]
 """`a=1,b=2`"""
+
+_DAY = 86_400.0
+_MANY = 10**9
 
 
 class Settings(BaseSettings):
@@ -71,10 +75,13 @@ class Settings(BaseSettings):
         {}, description="How many nodes of a queue are at work at a time, in all processes together: `model=10,gpu=2`."
     )
     lease_seconds: float = Field(
-        15.0, ge=0.3, description="A process that gave no sign of life for so long is dead: others take over its work."
+        15.0,
+        ge=0.3,
+        le=_DAY,
+        description="A process that gave no sign of life for so long is dead: others take over its work.",
     )
     poll_seconds: float = Field(
-        1.0, gt=0, description="How often to look at a shared database for what no hint told of."
+        1.0, gt=0, le=_DAY, description="How often to look at a shared database for what no hint told of."
     )
     hints: Literal["on", "off"] = Field("on", description="Whether processes wake each other by NOTIFY.")
     python_modules: Names = Field(("*",), description="Globs of the modules whose functions workflows may call.")
@@ -82,33 +89,39 @@ class Settings(BaseSettings):
     http_max_bytes: int = Field(5 * 2**20, ge=1024, description="The largest answer an http node takes.")
     max_body_bytes: int = Field(4 * 2**20, ge=1024, description="The largest request body the server takes.")
     live_executions: int = Field(10_000, ge=1, description="Executions whose progress is kept in memory.")
-    shutdown_grace: float = Field(10.0, ge=0, description="Seconds that running nodes get to finish at shutdown.")
+    shutdown_grace: float = Field(
+        10.0, ge=0, le=_DAY, description="Seconds that running nodes get to finish at shutdown."
+    )
     drain_seconds: float | None = Field(
         None,
         ge=0,
+        le=_DAY,
         description="Seconds from telling, at /ready, that it stops until it takes no more requests: else 5, and 0 on "
         "loopback or SQLite, where nobody else takes them.",
     )
     max_backlog: int = Field(
-        200_000, ge=0, description="Nodes that may wait for a worker before executions are refused with 429."
+        200_000, ge=0, le=_MANY, description="Nodes that may wait for a worker before executions are refused with 429."
     )
     max_unwritten: int = Field(
         10_000, ge=1, description="Changes that may wait for the database before executions are refused with 429."
     )
     stall_seconds: float = Field(
-        5.0, gt=0, description="Seconds without an answer after which the database counts as stuck."
+        5.0, gt=0, le=_DAY, description="Seconds without an answer after which the database counts as stuck."
     )
     agent_liveness_secs: float = Field(
-        60.0, gt=0, description="Seconds after its last heartbeat from which an agent counts as unreachable."
+        60.0,
+        gt=0,
+        le=365 * _DAY,
+        description="Seconds after its last heartbeat from which an agent counts as unreachable.",
     )
     audit_keys: str | None = Field(
         None,
         description="The public keys (PEM) it had before: what they signed in the audit log stays valid.",
     )
     audit_retention_days: int | None = Field(
-        None, ge=1, description="How long audit records are kept; for ever when not set."
+        None, ge=1, le=36_500, description="How long audit records are kept; for ever when not set."
     )
-    receipt_hours: int = Field(24, ge=1, description="How long an Idempotency-Key is remembered.")
+    receipt_hours: int = Field(24, ge=1, le=87_600, description="How long an Idempotency-Key is remembered.")
 
     @field_validator("queue_limits", mode="before")
     @classmethod
@@ -116,7 +129,7 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         pairs = [part.partition("=") for part in map(str.strip, value.split(",")) if part]
-        if not all(name.strip() and count.strip().isdecimal() and int(count) > 0 for name, _, count in pairs):
+        if not all(name.strip() and count.strip().isdecimal() and 0 < int(count) <= _MANY for name, _, count in pairs):
             raise ValueError(f"{value!r} is no list of limits; write it as model=10,gpu=2")
         if len({name.strip() for name, _, _ in pairs}) < len(pairs):
             raise ValueError(f"{value!r} names a queue twice")
@@ -131,6 +144,13 @@ class Settings(BaseSettings):
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         networks_of(value)
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_a_url(cls, value: str | None) -> str | None:
+        if value and not re.match(r"https?://[^/\s]+", value):
+            raise ValueError(f"{value!r} is no URL that others could reach; try https://jamjet.example.com")
         return value
 
     @field_validator("log_level")

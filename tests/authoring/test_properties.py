@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jamjet_kernel.authoring import AuthoringError, compile_text
@@ -64,8 +64,6 @@ AGENTS = st.fixed_dictionaries(
     {"agent": st.dictionaries(WORDS | st.sampled_from(["model", "agents", "judge", "system"]), VALUES, max_size=8)}
 )
 
-quietly = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
 
 def compiles_or_says_why(text: str, kinds: Kinds) -> None:
     try:
@@ -78,7 +76,6 @@ def compiles_or_says_why(text: str, kinds: Kinds) -> None:
     assert all(said)
 
 
-@quietly
 @given(text=st.text() | st.text(alphabet="ab:-[]{},&*!|>'\"%@#?\n \t\\0123.~<="))
 @example(text="%YAML 1.1\n---\nid: yes")
 @example(text="%TAG ! x\n---\na: !b c")
@@ -93,13 +90,11 @@ def test_no_text_crashes(kinds: Kinds, text: str) -> None:
     compiles_or_says_why(text, kinds)
 
 
-@quietly
 @given(value=FILES | SENSIBLE | AGENTS)
 def test_no_structure_crashes(kinds: Kinds, value: Any) -> None:
     compiles_or_says_why(json.dumps(value), kinds)
 
 
-@quietly
 @given(value=SENSIBLE, at=st.integers(0, 400), slip=st.text(max_size=3))
 def test_no_slip_of_the_hand_crashes(kinds: Kinds, value: Any, at: int, slip: str) -> None:
     text = json.dumps(value, indent=1)

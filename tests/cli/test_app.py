@@ -138,13 +138,27 @@ def test_plugins_says_what_is_installed_and_where_from(jamjet: Jamjet) -> None:
     assert "jamjet_storage_sqlite" in jamjet("plugins").out
 
 
-def test_a_setting_that_is_not_valid_is_named(jamjet: Jamjet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JAMJET_PORT", "many")
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("JAMJET_PORT", "many", "must be a whole number"),
+        ("JAMJET_LEASE_SECONDS", "inf", "must be a finite number"),
+        ("JAMJET_LEASE_SECONDS", "1e300", "must be less than or equal to 86400"),
+        ("JAMJET_RECEIPT_HOURS", "9" * 12, "must be less than or equal to 87600"),
+        ("JAMJET_QUEUE_LIMITS", "gpu=" + "9" * 20, "write it as model=10,gpu=2"),
+        ("JAMJET_PUBLIC_URL", "example.com", "is no URL that others could reach"),
+    ],
+)
+def test_a_setting_that_is_not_valid_is_named(
+    jamjet: Jamjet, monkeypatch: pytest.MonkeyPatch, name: str, value: str, why: str
+) -> None:
+    monkeypatch.setenv(name, value)
 
     said = jamjet("dev")
 
     assert said.code == ExitCode.USAGE
-    assert "JAMJET_PORT: " in said.err
+    assert f"{name}: " in said.err
+    assert why in said.err
 
 
 def test_the_installed_commands_start() -> None:

@@ -16,7 +16,7 @@ from jamjet_kernel.errors import Invalid, JamJetError
 
 from .conftest import KINDS, Play, ir
 
-EXAMPLES = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(max_examples=150, suppress_health_check=list(HealthCheck))
 
 CONDITIONS = ["state.x > 1", "state.x is none or state.x < 3", "output.ok", "state.error is defined", "true", "false"]
 

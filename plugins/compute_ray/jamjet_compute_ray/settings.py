@@ -24,7 +24,10 @@ class RaySettings(BaseSettings):
     init: JsonObject = Field({}, description="More arguments for ray.init, as JSON.")
     resubmits: int = Field(3, ge=0, description="How often a call is handed in again whose process or machine died.")
     cancel_grace: float = Field(
-        5.0, ge=0, description="Seconds after which a function that was told to stop is killed with its process."
+        5.0,
+        ge=0,
+        le=86_400,
+        description="Seconds after which a function that was told to stop is killed with its process.",
     )
 
     @classmethod

@@ -91,6 +91,7 @@ def test_settings_are_json_where_rays_are_objects(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
+        ("CANCEL_GRACE", "inf", "JAMJET_RAY_CANCEL_GRACE: Input should be less than or equal to 86400"),
         ("RUNTIME_ENV", "{", "JAMJET_RAY_RUNTIME_ENV: is JSON"),
         ("RUNTIME_ENV", "[]", "JAMJET_RAY_RUNTIME_ENV: is an object"),
         ("INIT", '{"address": "x"}', "JAMJET_RAY_INIT: leaves address to JAMJET_COMPUTE"),
