@@ -88,10 +88,8 @@ async def test_the_work_of_a_process_that_stops_for_too_long_goes_on_elsewhere_a
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (one, at_one), (two, at_two) = [await cluster.runtime() for _ in range(2)]
-    begun, open_, at_one.does["long"] = gate()
+    execution, open_ = await _held_up(one, at_one)
     begun_again, open_again, at_two.does["long"] = gate()
-    execution = await begin(one, workflow({"a": probe("long")}, "a > end"))
-    await begun.wait()
 
     _pause(one, monkeypatch)
     await asyncio.wait_for(begun_again.wait(), 10)
@@ -110,10 +108,8 @@ async def test_work_is_taken_over_when_the_lease_ends_however_seldom_others_look
 ) -> None:
     one, at_one = await cluster.runtime(lease_seconds=1.5)
     _, at_two = await cluster.runtime(lease_seconds=90)  # it looks every 30 seconds
-    begun, _, at_one.does["long"] = gate()
+    execution, _ = await _held_up(one, at_one)
     begun_again, open_again, at_two.does["long"] = gate()
-    execution = await begin(one, workflow({"a": probe("long")}, "a > end"))
-    await begun.wait()
 
     _pause(one, monkeypatch)
 
@@ -158,9 +154,7 @@ async def test_who_waits_sees_the_end_though_the_copy_was_dropped_while_it_was_l
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, at_one = await cluster.runtime()
-    begun, open_, at_one.does["long"] = gate()
-    execution = await begin(one, workflow({"a": probe("long")}, "a > end"))
-    await begun.wait()
+    execution, open_ = await _held_up(one, at_one)
 
     async def dropped_meanwhile(_: object) -> bool:
         one.lives.clear()
@@ -180,9 +174,7 @@ async def test_nobody_is_taken_for_dead_because_the_storage_was_away(
 ) -> None:
     both = [await cluster.runtime() for _ in range(2)]
     (one, at_one), (two, at_two) = both
-    begun, open_, at_one.does["long"] = gate()
-    execution = await begin(one, workflow({"a": probe("long")}, "a > end"))
-    await begun.wait()
+    execution, open_ = await _held_up(one, at_one)
     named = {runtime.worker_id for runtime, _ in both}
 
     async def away(*_: object) -> bool:
@@ -223,9 +215,7 @@ async def test_work_goes_on_though_the_answer_to_its_claim_was_lost(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, at_one = await cluster.runtime(concurrency=1, lease_seconds=60)
-    begun, open_, at_one.does["long"] = gate()
-    first = await begin(one, workflow({"a": probe("long")}, "a > end"))
-    await begun.wait()
+    first, open_ = await _held_up(one, at_one)
     second = await begin(one, workflow({"b": probe("b")}, "b > end", workflow_id="waiting"))
 
     lost = _lose_an_answer(one.storage.work, "claim", monkeypatch)
@@ -292,9 +282,7 @@ async def test_who_stops_hands_its_work_over(cluster: Cluster) -> None:
     two, at_two = await cluster.runtime(lease_seconds=60)
     async with AsyncExitStack() as stack:
         one, at_one = await Cluster(cluster.url, stack).runtime(lease_seconds=60)
-        begun, _, at_one.does["long"] = gate()
-        execution = await begin(one, workflow({"a": probe("long")}, "a > end"))
-        await begun.wait()
+        execution, _ = await _held_up(one, at_one)
 
     assert (await ended(two, execution)).head.status is Status.COMPLETED
     assert at_two.called("long") == 1
@@ -345,6 +333,14 @@ async def test_a_pause_elsewhere_holds_what_nobody_began(cluster: Cluster) -> No
 
     assert (await ended(one, execution)).head.status is Status.COMPLETED
     assert at_one.called("second") + at_two.called("second") == 1
+
+
+async def _held_up(runtime: Runtime, at_it: Probe) -> tuple[str, asyncio.Event]:
+    """An execution whose node has begun there, and what lets it end."""
+    begun, open_, at_it.does["long"] = gate()
+    execution = await begin(runtime, workflow({"a": probe("long")}, "a > end"))
+    await begun.wait()
+    return execution, open_
 
 
 def _pause(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

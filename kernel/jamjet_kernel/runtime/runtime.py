@@ -482,34 +482,23 @@ class Runtime:
     ) -> str:
         """The new execution's id. Raises `NotFound`, and `Invalid` when the input does not fit."""
         with self.readiness.one_more_start():
-            return await self._start(principal, workflow_id, workflow_version, input, priority, once)
+            version = await self._version(principal, workflow_id, workflow_version)
+            execution_id = self.world.new_id("exec")
+            event = ev.WorkflowStarted(
+                at=0,
+                execution_id=execution_id,
+                workflow_id=workflow_id,
+                workflow_version=version,
+                input=input,
+                actor=principal.id,
+                priority=priority,
+            )
 
-    async def _start(
-        self,
-        principal: Principal,
-        workflow_id: str,
-        workflow_version: str | None,
-        input: dict[str, Any],
-        priority: int,
-        once: Once | None,
-    ) -> str:
-        version = await self._version(principal, workflow_id, workflow_version)
-        execution_id = self.world.new_id("exec")
-        event = ev.WorkflowStarted(
-            at=0,
-            execution_id=execution_id,
-            workflow_id=workflow_id,
-            workflow_version=version,
-            input=input,
-            actor=principal.id,
-            priority=priority,
-        )
+            async def begin(receipt: Receipt | None) -> None:
+                await self.check_start(principal.tenant_id)
+                await self.begin(principal.tenant_id, event, principal=principal, receipt=receipt)
 
-        async def begin(receipt: Receipt | None) -> None:
-            await self.check_start(principal.tenant_id)
-            await self.begin(principal.tenant_id, event, principal=principal, receipt=receipt)
-
-        return await self.once(principal, once, execution_id, begin)
+            return await self.once(principal, once, execution_id, begin)
 
     async def begin(
         self,

@@ -104,10 +104,8 @@ def bury(tx: Connection, all_but: str | None) -> list[str]:
 
 def next_end(tx: Connection) -> int | None:
     process = select(func.min(_workers.c.expires_at)).where(_workers.c.kind == PROCESS)
-    ends = tx.execute(select(process.scalar_subquery(), work.first_lease(), milliseconds())).one()
-    *expiries, now = ends
-    left = [expires_at + 1 - now for expires_at in expiries if expires_at is not None]
-    return min(left, default=None)
+    *ends, now = tx.execute(select(process.scalar_subquery(), work.first_lease(), milliseconds())).one()
+    return min((end + 1 - now for end in ends if end is not None), default=None)
 
 
 def _dead(all_but: str | None) -> Any:
