@@ -15,8 +15,9 @@ import pytest
 from old_databases import KEY, check_that_all_go_on, restore, write_functions
 from postgres_server import Databases
 
-from jamjet_kernel import Settings
+from jamjet_kernel import Principal, Settings
 from jamjet_kernel.runtime import open_runtime
+from jamjet_kernel.runtime.presence import Claimant
 from jamjet_storage_sql import SCHEMA_VERSION, metadata
 from jamjet_storage_sqlite import open_database, open_file
 
@@ -216,6 +217,18 @@ async def test_a_server_in_use_is_neither_read_nor_filled(
     for answer in (read, written):
         assert answer.code == 1
         assert f"in use by pid {os.getpid()} on " in answer.err
+
+
+async def test_remote_workers_that_wait_for_a_runtime_do_not_stand_in_the_way(
+    jamjet: Jamjet, filled: Path, blank_postgres_url: str
+) -> None:
+    settings = Settings(database_url=blank_postgres_url, auth="off", signing_key=KEY)
+    async with open_runtime(settings) as runtime:
+        claimant = Claimant("gpu-1", queues=["gpu"])
+        assert await runtime.remote.claim(Principal(), claimant, most=1, seconds=0) == []
+        assert "gpu-1" in {worker.worker_id for worker in await runtime.workers(Principal())}
+
+    assert jamjet("db", "copy", blank_postgres_url, "new.db").code == 0
 
 
 def test_no_runtime_joins_a_server_while_it_is_copied(filled: Path, postgres_url: str) -> None:

@@ -15,6 +15,7 @@ from . import schema
 from .clock import milliseconds
 from .schema import SCHEMA_VERSION
 from .transactions import database_errors
+from .workers import PROCESS
 
 Row = tuple[Any, ...]
 
@@ -122,7 +123,9 @@ def _keep_others_out(tx: Connection, place: str) -> None:
 
 def _check_unused(tx: Connection, place: str) -> None:
     c = schema.workers.c
-    alive = tx.execute(select(c.host, c.pid).where(c.expires_at >= milliseconds()).order_by(c.worker_id)).all()
+    # Remote workers do nothing here but by way of a process.
+    is_at_work = (c.kind == PROCESS) & (c.expires_at >= milliseconds())
+    alive = tx.execute(select(c.host, c.pid).where(is_at_work).order_by(c.worker_id)).all()
     if alive:
         named = ", ".join(f"pid {row.pid} on {row.host}" for row in alive)
         raise PluginError(
